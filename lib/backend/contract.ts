@@ -1,0 +1,225 @@
+/**
+ * The table of operations that every backend provides: native/ops.h is the same table in C++, js/ its twin.
+ *
+ * Arguments arrive checked (core/validate.ts): a backend trusts shapes, dtypes, lengths and finiteness of options.
+ * Every array is row-major and starts at its first element; element type f16 and bf16 are Uint16Array bits.
+ */
+import type { FloatData, FloatDType } from '../core/dtype';
+
+export interface BackendInfo {
+  kind: 'native' | 'js';
+  /** Instruction set in use: 'avx512', 'avx2', 'neon', 'scalar' or 'js'. */
+  isa: string;
+  /** Threads that share one call, the caller included. */
+  threads: number;
+  /** Why this backend and not a faster one; names a missing tool or every failed attempt to load. */
+  reason: string;
+}
+
+/** Geometry of one layer's storage. A block holds `blockTokens` token slots for every KV head. */
+export interface ArenaLayout {
+  kvHeads: number;
+  headDim: number;
+  valueDim: number;
+  dtype: FloatDType;
+  /** A multiple of 16, at most 64. */
+  blockTokens: number;
+  blocks: number;
+}
+
+/** Opaque storage of one layer's blocks, zeroed at creation. Its inner order belongs to the backend. */
+export interface Arena {
+  readonly layout: ArenaLayout;
+  readonly bytes: number;
+  dispose(): void;
+}
+
+/**
+ * Where a sequence's tokens lie. The block of ordinal o holds absolute positions [o * blockTokens, (o + 1) * blockTokens):
+ * ids[o] for o < sinkBlocks, else ids[sinkBlocks + (o - sinkBlocks) % ringBlocks].
+ */
+export interface BlockTable {
+  ids: Int32Array;
+  sinkBlocks: number;
+  ringBlocks: number;
+}
+
+/** Writes rows [from, from + count) of k and v at absolute positions position .. position + count - 1. */
+export interface StoreArgs {
+  arena: Arena;
+  table: BlockTable;
+  /** [tokens, kvHeads, headDim] and [tokens, kvHeads, valueDim], both of `dtype`. */
+  k: FloatData;
+  v: FloatData;
+  dtype: FloatDType;
+  from: number;
+  count: number;
+  position: number;
+}
+
+/** Keys and values as plain tensors: k [batch, keyTokens, kvHeads, headDim], v [batch, keyTokens, kvHeads, valueDim]. */
+export interface TensorSource {
+  type: 'tensor';
+  k: FloatData;
+  v: FloatData;
+  dtype: FloatDType;
+}
+
+/** Keys and values in a cache; batch is 1. Key j is absolute position j. Visible keys are all held (checked before). */
+export interface CacheSource {
+  type: 'cache';
+  arena: Arena;
+  table: BlockTable;
+}
+
+/** A tensor [B|1, Hq|1, Tq, keyTokens]; a stride of 0 broadcasts, strides count elements. */
+export interface Broadcast<T> {
+  data: T;
+  batchStride: number;
+  headStride: number;
+}
+
+/**
+ * out[b,i,h,:] = sum_j softmax_j(score[b,h,i,j]) v[b,j,h/G,:], G = heads / kvHeads.
+ *
+ * Row i has position p = i + keyTokens - queryTokens. Key j is visible iff
+ *   (!causal || j <= p) && (j > p - window || j < sinkTokens) && mask != 0.
+ * score = softcap(scale * q.k) + bias + alibi[h] * (j - p), softcap(s) = softcap * tanh(s / softcap) where softcap > 0.
+ * sinkLogits[h] joins the softmax denominator (and the LSE) only. A row without visible keys gives zeros, LSE -Infinity.
+ */
+export interface AttendArgs {
+  q: FloatData;
+  qDtype: FloatDType;
+  out: FloatData;
+  outDtype: FloatDType;
+  /** [batch, queryTokens, heads], natural log. */
+  lse: Float32Array | null;
+  batch: number;
+  queryTokens: number;
+  keyTokens: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  valueDim: number;
+  kv: TensorSource | CacheSource;
+  causal: boolean;
+  /** Keys a row sees, itself included; Infinity for no window. */
+  window: number;
+  sinkTokens: number;
+  scale: number;
+  /** 0 for none. */
+  softcap: number;
+  mask: Broadcast<Uint8Array> | null;
+  bias: Broadcast<Float32Array> | null;
+  alibiSlopes: Float32Array | null;
+  sinkLogits: Float32Array | null;
+  /** Attention dropout (training): each weight is zeroed with probability p, the others scaled by 1 / (1 - p). Null for none. */
+  dropout: { probability: number; seed: number } | null;
+}
+
+/**
+ * The keep decision of attention dropout, the same on every backend: 32-bit arithmetic over a counter,
+ *   x = seed; for n of [batch, head, query row i, key j]: x = mix(x ^ n), mix the murmur3 finaliser;
+ *   keep iff x >= floor(probability * 2^32).
+ */
+export interface MergeArgs {
+  /** Each [rows, valueDim] f32 or 16 bit, with its LSE [rows]. */
+  parts: { out: FloatData; lse: Float32Array }[];
+  dtype: FloatDType;
+  out: FloatData;
+  lse: Float32Array;
+  rows: number;
+  valueDim: number;
+}
+
+/** Weights of a linear layer in the backend's own order. */
+export interface PackedWeights {
+  /** Output features N and input features K of y = x W^T. */
+  readonly rows: number;
+  readonly columns: number;
+  readonly bytes: number;
+  dispose(): void;
+}
+
+export interface PackArgs {
+  /** [rows, columns] row-major, as checkpoints store it. */
+  weight: FloatData;
+  dtype: FloatDType;
+  rows: number;
+  columns: number;
+}
+
+/** out[m,n] = sum_k x[m,k] W[n,k] + bias[n], all f32. */
+export interface LinearArgs {
+  x: Float32Array;
+  weights: PackedWeights;
+  bias: Float32Array | null;
+  out: Float32Array;
+  /** Rows m of x. */
+  tokens: number;
+}
+
+/** out[t,:] = x[t,:] / sqrt(mean(x[t,:]^2) + eps) * weight; out may be x. */
+export interface RmsNormArgs {
+  x: Float32Array;
+  weight: Float32Array;
+  out: Float32Array;
+  tokens: number;
+  dim: number;
+  eps: number;
+}
+
+/**
+ * Turns the first rotaryDim elements of each head of x [tokens, heads, headDim] in place.
+ * Pair r is (r, r + rotaryDim/2) when half-split, (2r, 2r + 1) when interleaved:
+ * (a, b) -> (a cos - b sin, a sin + b cos).
+ */
+export interface RopeArgs {
+  x: Float32Array;
+  /** [tokens, rotaryDim / 2] each. */
+  cos: Float32Array;
+  sin: Float32Array;
+  tokens: number;
+  heads: number;
+  headDim: number;
+  rotaryDim: number;
+  interleaved: boolean;
+}
+
+/** out = silu(gate) * up elementwise; out may be gate or up. */
+export interface SwigluArgs {
+  gate: Float32Array;
+  up: Float32Array;
+  out: Float32Array;
+  count: number;
+}
+
+export interface ConvertArgs {
+  from: FloatData;
+  fromDtype: FloatDType;
+  to: FloatData;
+  toDtype: FloatDType;
+  count: number;
+}
+
+/** Set element 0 to non-zero (Atomics) to stop an async call at its next work item. */
+export type CancelFlag = Int32Array;
+
+export interface Backend {
+  readonly info: BackendInfo;
+  createArena(layout: ArenaLayout): Arena;
+  store(args: StoreArgs): void;
+  attend(args: AttendArgs): void;
+  /** Same result as attend, off the event loop; resolves to false if it was cancelled (out is then undefined in value). */
+  attendAsync(args: AttendArgs, cancel: CancelFlag): Promise<boolean>;
+  merge(args: MergeArgs): void;
+  packWeights(args: PackArgs): PackedWeights;
+  linear(args: LinearArgs): void;
+  rmsNorm(args: RmsNormArgs): void;
+  rope(args: RopeArgs): void;
+  swiglu(args: SwigluArgs): void;
+  /** x += y, both `count` long. */
+  add(x: Float32Array, y: Float32Array, count: number): void;
+  /** Round to nearest even; NaN stays NaN, overflow becomes Infinity. */
+  convert(args: ConvertArgs): void;
+}

@@ -1,0 +1,69 @@
+/** Every stable error code of the package, with what it means. Documented in docs/architecture.md. */
+export type GqaErrorCode =
+  | 'INVALID_ARGUMENT' // wrong type, or a value outside its set
+  | 'INVALID_RANK' // a tensor with the wrong number of dimensions
+  | 'INVALID_SHAPE' // dimensions that do not fit each other
+  | 'INVALID_DTYPE' // a dtype this operation does not take
+  | 'HEADS_NOT_DIVISIBLE' // query heads are not a multiple of KV heads
+  | 'NON_FINITE' // a number that must be finite is not
+  | 'OUT_OF_RANGE' // a number outside its range, sizes beyond what can be addressed included
+  | 'BUFFER_TOO_SMALL' // fewer elements than the shape needs
+  | 'BUFFER_DETACHED' // the memory behind a view was transferred away
+  | 'OVERLAP' // an output that shares memory with an input
+  | 'DISPOSED' // a handle used after dispose()
+  | 'BUSY' // a handle that an async call still uses
+  | 'CAPACITY_EXCEEDED' // a cache without a window is full, or no sequence is free
+  | 'POSITION_EVICTED' // a row needs keys that the window has passed
+  | 'SLACK_EXCEEDED' // a rollback further than the declared slack
+  | 'LAYERS_UNEVEN' // the layers of a cache did not advance together
+  | 'OUT_OF_MEMORY' // an allocation failed
+  | 'BACKEND_UNAVAILABLE' // a forced backend, instruction set or thread count cannot be had
+  | 'INVALID_FILE' // a model file that is truncated, inconsistent or hostile
+  | 'UNSUPPORTED_MODEL' // an architecture, tensor type or feature not implemented
+  | 'NO_TOKENIZER' // text given to a model without tokenizer files
+  | 'EMPTY_PROMPT' // nothing to continue
+  | 'CONTEXT_EXCEEDED' // more tokens than the model or the cache holds
+  | 'INTERNAL'; // a broken invariant: please report it
+
+export interface GqaErrorDetails {
+  /** The argument at fault, as the caller names it, e.g. `k` or `options.window`. */
+  argument?: string;
+  /** What would have been accepted. */
+  expected?: string;
+  /** What came. */
+  received?: string;
+  cause?: unknown;
+}
+
+/** The one error class of the package; `code` is stable, the message is for people. */
+export class GqaError extends Error {
+  override readonly name = 'GqaError';
+  readonly argument: string | undefined;
+  readonly expected: string | undefined;
+  readonly received: string | undefined;
+
+  constructor(
+    readonly code: GqaErrorCode,
+    message: string,
+    details: GqaErrorDetails = {},
+  ) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.argument = details.argument;
+    this.expected = details.expected;
+    this.received = details.received;
+  }
+}
+
+/** Builds the usual "Expected X for y but received z". */
+export function expectedError(
+  code: GqaErrorCode,
+  argument: string,
+  expected: string,
+  received: string,
+): GqaError {
+  return new GqaError(code, `Expected ${expected} for ${argument} but received ${received}`, {
+    argument,
+    expected,
+    received,
+  });
+}

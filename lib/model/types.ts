@@ -1,0 +1,61 @@
+/** What the layers of the runner agree on: weights from any format, one architecture, one way to run it. */
+import type { FloatData, FloatDType } from '../core/dtype';
+import type { KvCache, KvSequence } from '../kv-cache/kv-cache';
+
+/** One tensor of a checkpoint, dequantised where it was stored quantised (then dtype is 'f32'). */
+export interface WeightTensor {
+  shape: readonly number[];
+  dtype: FloatDType;
+  data: FloatData;
+}
+
+/**
+ * A checkpoint, whatever its format. Names are Hugging Face's ('model.layers.0.self_attn.q_proj.weight'), matrices are
+ * [out, in] row-major, and Q/K rows are in half-split RoPE order (GGUF's permutation is undone by its reader).
+ */
+export interface WeightSource {
+  has(name: string): boolean;
+  /** @throws GqaError INVALID_FILE where the tensor is missing or its shape is not `shape`. */
+  load(name: string, shape: readonly number[]): WeightTensor;
+  close(): void;
+}
+
+/** Llama-3's frequency scaling, or plain linear scaling. */
+export type RopeScaling =
+  | { type: 'llama3'; factor: number; lowFreqFactor: number; highFreqFactor: number; originalContext: number }
+  | { type: 'linear'; factor: number };
+
+/** The numbers of an architecture, in the field's terms, the same from config.json and GGUF metadata. */
+export interface ModelConfig {
+  architecture: string; // 'llama'
+  vocabSize: number;
+  hiddenSize: number;
+  intermediateSize: number;
+  layers: number;
+  heads: number;
+  kvHeads: number;
+  /** Read from the file; never derived where the file states it. */
+  headDim: number;
+  rmsNormEps: number;
+  rope: { theta: number; scaling: RopeScaling | null };
+  contextLength: number;
+  tiedEmbeddings: boolean;
+  attentionBias: boolean;
+  mlpBias: boolean;
+  bosTokenId: number | null;
+  eosTokenIds: number[];
+}
+
+/** A model ready to run, synchronously, in whichever thread holds it. */
+export interface LanguageModel {
+  readonly config: ModelConfig;
+  createCache(options: { capacity: number; dtype: FloatDType; window?: number; sinkTokens?: number }): KvCache;
+  /**
+   * Appends ids to the sequence and returns logits: of the last token [vocab], or of every token [ids, vocab].
+   * Long prompts are cut into chunks inside.
+   */
+  forward(ids: ArrayLike<number>, sequence: KvSequence, want: 'last' | 'all'): Float32Array;
+  /** Bytes of weights held. */
+  readonly bytes: number;
+  dispose(): void;
+}

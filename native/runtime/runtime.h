@@ -1,0 +1,49 @@
+// What the binding may call: whole operations, split over threads. Each returns false if it was cancelled.
+#pragma once
+#include <atomic>
+#include "../ops.h"
+
+namespace gqa {
+
+using CancelFlag = const std::atomic<int32_t>*;
+
+// ---- dispatch.cc
+// The table chosen at start (CPUID, XCR0 / HWCAP, GQA_ISA). Null if GQA_ISA names one that this CPU or build lacks.
+const OpTable* opTable();
+// Why, in one line, for people; names the features found.
+const char* dispatchReason();
+bool prefetchPays();
+
+// ---- attend.cc, linear.cc, elementwise.cc
+bool attend(const AttendProblem& problem, CancelFlag cancel);
+void store(const StoreProblem& problem);
+// out and lse are those of the merged state; parts have `count` entries.
+void merge(const void* const* outs, const float* const* lses, int64_t count, DType type, void* out, float* lse,
+           int64_t rows, int64_t valueDim);
+void packWeights(const WeightsView& weights, const void* weight, DType type);
+void linear(const LinearProblem& problem);
+void rmsNorm(const float* x, const float* weight, float* out, int64_t tokens, int64_t dim, float eps);
+void rope(const RopeProblem& problem);
+void swiglu(const float* gate, const float* up, float* out, int64_t count);
+void add(float* x, const float* y, int64_t count);
+void convert(const void* from, DType fromType, void* to, DType toType, int64_t count);
+
+// ---- memory.cc
+// Zeroed, 64-byte aligned (large pages where the system gives them); null when memory is short.
+void* allocatePages(int64_t bytes);
+void releasePages(void* base, int64_t bytes);
+// This thread's scratch, grown when needed and kept; 64-byte aligned, contents undefined; null when memory is short.
+float* threadScratch(int64_t floats);
+
+// ---- thread_pool.cc
+// Threads that share a call, the caller included.
+int threadCount();
+// "4: cgroup quota 4.0, affinity 8, GQA_THREADS unset"
+const char* threadReason();
+// body(context, item) for every item of [0, items), each exactly once, in ascending start order; the caller works too.
+// Returns false if `cancel` became non-zero before the last item started. Safe to call from several threads at once.
+bool parallelFor(int64_t items, void (*body)(void* context, int64_t item), void* context, CancelFlag cancel);
+// Runs job on a thread of the pool's own, then done(context) there. For async calls.
+void runDetached(void (*job)(void* context), void* context);
+
+}  // namespace gqa
