@@ -222,4 +222,11 @@ export interface Backend {
   add(x: Float32Array, y: Float32Array, count: number): void;
   /** Round to nearest even; NaN stays NaN, overflow becomes Infinity. */
   convert(args: ConvertArgs): void;
+
+  /** At most n threads share a call from now on, process-wide (1 <= n); never more than info.threads at start. */
+  limitThreads(n: number): void;
+  /** Reads every byte of buffer once, on all threads: the caller times it to know the read limit. */
+  probeRead(buffer: Uint8Array): void;
+  /** Runs independent f32 multiply-adds on all threads; returns the FLOP done (two a multiply-add). */
+  probeFma(iterations: number): number;
 }

@@ -28,6 +28,10 @@ void swiglu(const float* gate, const float* up, float* out, int64_t count);
 void add(float* x, const float* y, int64_t count);
 void convert(const void* from, DType fromType, void* to, DType toType, int64_t count);
 
+// ---- probe.cc: what the machine can do, timed by the caller
+void probeRead(const void* data, int64_t bytes);
+double probeFma(int64_t iterations);  // FLOP done
+
 // ---- memory.cc
 // Zeroed, 64-byte aligned (large pages where the system gives them); null when memory is short.
 void* allocatePages(int64_t bytes);
@@ -38,6 +42,7 @@ float* threadScratch(int64_t floats);
 // ---- thread_pool.cc
 // Threads that share a call, the caller included.
 int threadCount();
+void limitThreads(int threads);
 // "4: cgroup quota 4.0, affinity 8, GQA_THREADS unset"
 const char* threadReason();
 // body(context, item) for every item of [0, items), each exactly once, in ascending start order; the caller works too.
