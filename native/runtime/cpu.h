@@ -1,0 +1,20 @@
+// What this CPU and operating system can run. A feature counts only where the system saves its registers (XCR0).
+#pragma once
+
+namespace gqa {
+
+struct CpuFeatures {
+  // x86
+  bool avx2, fma, f16c;
+  bool avx512f, avx512bw, avx512vl, avx512dq, avx512vnni, avx512bf16;
+  bool amxTile, amxBf16;  // information only: using tiles needs a permission from the system first
+  // aarch64
+  bool neon, dotprod, fp16, bf16, i8mm;
+  bool intel, amd;  // vendor; both false for any other
+  char text[256];   // "Intel: avx2 fma f16c ..."
+};
+
+// Detected once, at the first call.
+const CpuFeatures& cpuFeatures();
+
+}  // namespace gqa
