@@ -6,6 +6,13 @@
 #include <cstddef>
 #include <cstdint>
 
+// Never emitted out of line: files built for a wider instruction set must not leave shared copies behind.
+#if defined(_MSC_VER)
+#define GQA_INLINE __forceinline
+#else
+#define GQA_INLINE inline __attribute__((always_inline))
+#endif
+
 namespace gqa {
 
 enum class DType : int32_t { f32 = 0, f16 = 1, bf16 = 2, i8 = 3, u8 = 4, i32 = 5 };
@@ -15,11 +22,11 @@ constexpr int64_t kLanes = 16;
 // Token slots of a block at most; a block's scores for one row stay in L1.
 constexpr int64_t kMaxBlockTokens = 64;
 
-inline constexpr int64_t roundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+GQA_INLINE constexpr int64_t roundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // Contraction steps stored side by side in a lane: bf16 keeps pairs (one dword), the others single elements.
-inline constexpr int64_t panelStep(DType t) { return t == DType::bf16 ? 2 : 1; }
-inline constexpr int64_t elementBytes(DType t) { return t == DType::f32 ? 4 : 2; }
+GQA_INLINE constexpr int64_t panelStep(DType t) { return t == DType::bf16 ? 2 : 1; }
+GQA_INLINE constexpr int64_t elementBytes(DType t) { return t == DType::f32 ? 4 : 2; }
 
 // One block of one KV head: K panels [blockTokens/16][headDim/k][16 tokens][k], then
 // V panels [valueDim/16][blockTokens/k][16 dims][k], k = panelStep(dtype). headDim is padded to k, valueDim to 16.
@@ -27,12 +34,12 @@ struct BlockLayout {
   DType dtype;
   int64_t headDim, valueDim, blockTokens;
 
-  int64_t keyDim() const { return roundUp(headDim, panelStep(dtype)); }
-  int64_t keyPanelBytes() const { return keyDim() * kLanes * elementBytes(dtype); }
-  int64_t valuePanelBytes() const { return blockTokens * kLanes * elementBytes(dtype); }
-  int64_t valuePanels() const { return roundUp(valueDim, kLanes) / kLanes; }
-  int64_t valueOffset() const { return roundUp(blockTokens / kLanes * keyPanelBytes(), 64); }
-  int64_t bytes() const { return roundUp(valueOffset() + valuePanels() * valuePanelBytes(), 64); }
+  GQA_INLINE int64_t keyDim() const { return roundUp(headDim, panelStep(dtype)); }
+  GQA_INLINE int64_t keyPanelBytes() const { return keyDim() * kLanes * elementBytes(dtype); }
+  GQA_INLINE int64_t valuePanelBytes() const { return blockTokens * kLanes * elementBytes(dtype); }
+  GQA_INLINE int64_t valuePanels() const { return roundUp(valueDim, kLanes) / kLanes; }
+  GQA_INLINE int64_t valueOffset() const { return roundUp(blockTokens / kLanes * keyPanelBytes(), 64); }
+  GQA_INLINE int64_t bytes() const { return roundUp(valueOffset() + valuePanels() * valuePanelBytes(), 64); }
 };
 
 // One layer's storage, [kvHeads][blocks] blocks: a head's blocks lie together in memory.
@@ -41,7 +48,7 @@ struct ArenaView {
   BlockLayout layout;
   int64_t kvHeads, blocks;
 
-  char* block(int64_t head, int64_t id) const { return base + (head * blocks + id) * layout.bytes(); }
+  GQA_INLINE char* block(int64_t head, int64_t id) const { return base + (head * blocks + id) * layout.bytes(); }
 };
 
 // See BlockTable in contract.ts.
@@ -49,7 +56,7 @@ struct BlockTable {
   const int32_t* ids;
   int64_t sinkBlocks, ringBlocks;
 
-  int64_t slot(int64_t ordinal) const {
+  GQA_INLINE int64_t slot(int64_t ordinal) const {
     return ids[ordinal < sinkBlocks ? ordinal : sinkBlocks + (ordinal - sinkBlocks) % ringBlocks];
   }
 };
@@ -100,9 +107,9 @@ struct WeightsView {
   DType dtype;
   int64_t rows, columns;
 
-  int64_t panelBytes() const { return roundUp(columns, panelStep(dtype)) * kLanes * elementBytes(dtype); }
-  int64_t panels() const { return roundUp(rows, kLanes) / kLanes; }
-  int64_t bytes() const { return panels() * panelBytes(); }
+  GQA_INLINE int64_t panelBytes() const { return roundUp(columns, panelStep(dtype)) * kLanes * elementBytes(dtype); }
+  GQA_INLINE int64_t panels() const { return roundUp(rows, kLanes) / kLanes; }
+  GQA_INLINE int64_t bytes() const { return panels() * panelBytes(); }
 };
 
 struct LinearProblem {

@@ -1,11 +1,14 @@
-// What the binding may call: whole operations, split over threads. Each returns false if it was cancelled.
+// What the binding may call: whole operations, split over threads.
 #pragma once
 #include <atomic>
 #include "../ops.h"
 
 namespace gqa {
 
+// Null where a call cannot be cancelled; non-zero stops it at its next work item.
 using CancelFlag = const std::atomic<int32_t>*;
+
+enum class Status : int32_t { ok = 0, cancelled = 1, outOfMemory = 2 };
 
 // ---- dispatch.cc
 // The table chosen at start (CPUID, XCR0 / HWCAP, GQA_ISA). Null if GQA_ISA names one that this CPU or build lacks.
@@ -15,7 +18,7 @@ const char* dispatchReason();
 bool prefetchPays();
 
 // ---- attend.cc, linear.cc, elementwise.cc
-bool attend(const AttendProblem& problem, CancelFlag cancel);
+Status attend(const AttendProblem& problem, CancelFlag cancel);
 void store(const StoreProblem& problem);
 // out and lse are those of the merged state; parts have `count` entries.
 void merge(const void* const* outs, const float* const* lses, int64_t count, DType type, void* out, float* lse,
@@ -37,7 +40,9 @@ double probeFma(int64_t iterations);  // FLOP done
 void* allocatePages(int64_t bytes);
 void releasePages(void* base, int64_t bytes);
 // This thread's scratch, grown when needed and kept; 64-byte aligned, contents undefined; null when memory is short.
-float* threadScratch(int64_t floats);
+// A call's own buffers and those of the work items it runs on the same thread do not share a slot.
+enum class Scratch : int { task = 0, call = 1 };
+float* threadScratch(Scratch slot, int64_t floats);
 
 // ---- thread_pool.cc
 // Threads that share a call, the caller included.
