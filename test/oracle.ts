@@ -1,0 +1,236 @@
+/**
+ * Naive attention and layer arithmetic in float64, the judge of every backend. Shares no code with the package.
+ * Layouts are the package's: q, out [batch, tokens, heads, dim], k, v [batch, keys, kvHeads, dim], row-major, as plain
+ * arrays of numbers. Written to be read, one loop a definition; nothing here is fast.
+ */
+export type Numbers = ArrayLike<number>;
+
+export interface OracleAttention {
+  q: Numbers;
+  k: Numbers;
+  v: Numbers;
+  batch: number;
+  queryTokens: number;
+  keyTokens: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  valueDim: number;
+  causal?: boolean;
+  window?: number;
+  sinkTokens?: number;
+  /** 1 / sqrt(headDim) where absent. */
+  scale?: number;
+  softcap?: number;
+  /** [batch | 1, heads | 1, queryTokens, keyTokens], zero hides. */
+  mask?: Plane;
+  bias?: Plane;
+  alibiSlopes?: Numbers;
+  sinkLogits?: Numbers;
+  dropout?: { probability: number; seed: number };
+}
+
+export interface Plane {
+  data: Numbers;
+  batch: number;
+  heads: number;
+}
+
+export interface OracleResult {
+  /** [batch, queryTokens, heads, valueDim] */
+  out: number[];
+  /** [batch, queryTokens, heads] */
+  lse: number[];
+  /** Largest |score| at any stage of a visible key, 0 where none is; tolerances grow with it. */
+  largestScore: number;
+}
+
+export function attentionOracle(a: OracleAttention): OracleResult {
+  const out = new Array<number>(a.batch * a.queryTokens * a.heads * a.valueDim).fill(0);
+  const lse = new Array<number>(a.batch * a.queryTokens * a.heads).fill(-Infinity);
+  let largestScore = 0;
+  for (let b = 0; b < a.batch; b++) {
+    for (let i = 0; i < a.queryTokens; i++) {
+      for (let h = 0; h < a.heads; h++) {
+        const row = (b * a.queryTokens + i) * a.heads + h;
+        const keys: { j: number; score: number }[] = [];
+        for (let j = 0; j < a.keyTokens; j++) {
+          if (!visible(a, b, h, i, j)) continue;
+          const stages = scoreStages(a, b, h, i, j);
+          for (const s of stages) {
+            if (Number.isFinite(s)) largestScore = Math.max(largestScore, Math.abs(s));
+          }
+          keys.push({ j, score: stages[stages.length - 1] });
+        }
+        lse[row] = softmaxRow(a, b, i, h, keys, out, row * a.valueDim);
+      }
+    }
+  }
+  return { out, lse, largestScore };
+}
+
+/** Fills out[at .. at + valueDim) and returns the LSE. A score of -Infinity is as good as a hidden key. */
+function softmaxRow(
+  a: OracleAttention,
+  b: number,
+  i: number,
+  h: number,
+  keys: { j: number; score: number }[],
+  out: number[],
+  at: number,
+): number {
+  const seen = keys.filter(({ score }) => score !== -Infinity);
+  if (seen.length === 0) return -Infinity;
+  const sink = a.sinkLogits === undefined ? -Infinity : a.sinkLogits[h];
+  // Not Math.max alone: its NaN must win, and does.
+  const max = seen.reduce((m, { score }) => Math.max(m, score), sink);
+  let sum = sink === -Infinity ? 0 : Math.exp(sink - max);
+  for (const { score } of seen) sum += Math.exp(score - max);
+  const kvHead = Math.floor(h / (a.heads / a.kvHeads));
+  for (const { j, score } of seen) {
+    const weight = (Math.exp(score - max) / sum) * keepFactor(a, b, h, i, j);
+    for (let d = 0; d < a.valueDim; d++) {
+      out[at + d] += weight * a.v[((b * a.keyTokens + j) * a.kvHeads + kvHead) * a.valueDim + d];
+    }
+  }
+  return max + Math.log(sum);
+}
+
+function position(a: OracleAttention, i: number): number {
+  return i + a.keyTokens - a.queryTokens;
+}
+
+function visible(a: OracleAttention, b: number, h: number, i: number, j: number): boolean {
+  const p = position(a, i);
+  if (a.causal && j > p) return false;
+  const window = a.window ?? Infinity;
+  const inWindow = j > p - window;
+  const isSink = j < (a.sinkTokens ?? 0);
+  if (!inWindow && !isSink) return false;
+  return a.mask === undefined || at(a, a.mask, b, h, i, j) !== 0;
+}
+
+/** The score after scale, after softcap, and after bias and ALiBi. */
+function scoreStages(a: OracleAttention, b: number, h: number, i: number, j: number): number[] {
+  const kvHead = Math.floor(h / (a.heads / a.kvHeads));
+  let dot = 0;
+  for (let d = 0; d < a.headDim; d++) {
+    const q = a.q[((b * a.queryTokens + i) * a.heads + h) * a.headDim + d];
+    const k = a.k[((b * a.keyTokens + j) * a.kvHeads + kvHead) * a.headDim + d];
+    dot += q * k;
+  }
+  const scaled = dot * (a.scale ?? 1 / Math.sqrt(a.headDim));
+  const softcap = a.softcap ?? 0;
+  const capped = softcap > 0 ? softcap * Math.tanh(scaled / softcap) : scaled;
+  let score = capped;
+  if (a.bias !== undefined) score += at(a, a.bias, b, h, i, j);
+  if (a.alibiSlopes !== undefined) score += a.alibiSlopes[h] * (j - position(a, i));
+  return [scaled, capped, score];
+}
+
+function at(a: OracleAttention, plane: Plane, b: number, h: number, i: number, j: number): number {
+  const batch = plane.batch === 1 ? 0 : b;
+  const head = plane.heads === 1 ? 0 : h;
+  return plane.data[((batch * plane.heads + head) * a.queryTokens + i) * a.keyTokens + j];
+}
+
+/** 0 where attention dropout drops the weight, else 1 / (1 - p). */
+function keepFactor(a: OracleAttention, b: number, h: number, i: number, j: number): number {
+  if (a.dropout === undefined) return 1;
+  let x = BigInt(a.dropout.seed);
+  for (const n of [b, h, i, j]) x = murmurFinaliser(x ^ BigInt(n));
+  const keep = Number(x) >= Math.floor(a.dropout.probability * 2 ** 32);
+  return keep ? 1 / (1 - a.dropout.probability) : 0;
+}
+
+function murmurFinaliser(x: bigint): bigint {
+  const mask = 0xffffffffn;
+  x = ((x ^ (x >> 16n)) * 0x85ebca6bn) & mask;
+  x = ((x ^ (x >> 13n)) * 0xc2b2ae35n) & mask;
+  return x ^ (x >> 16n);
+}
+
+/** Attention over the union of disjoint key sets, from each set's out [rows, dim] and lse [rows]. */
+export function mergeOracle(
+  parts: { out: Numbers; lse: Numbers }[],
+  rows: number,
+  dim: number,
+): { out: number[]; lse: number[] } {
+  const out = new Array<number>(rows * dim).fill(0);
+  const lse = new Array<number>(rows).fill(-Infinity);
+  for (let r = 0; r < rows; r++) {
+    const max = parts.reduce((m, part) => Math.max(m, part.lse[r]), -Infinity);
+    if (max === -Infinity) continue;
+    const sum = parts.reduce((s, part) => s + Math.exp(part.lse[r] - max), 0);
+    lse[r] = max + Math.log(sum);
+    for (const part of parts) {
+      if (part.lse[r] === -Infinity) continue;
+      const weight = Math.exp(part.lse[r] - lse[r]);
+      for (let d = 0; d < dim; d++) out[r * dim + d] += weight * part.out[r * dim + d];
+    }
+  }
+  return { out, lse };
+}
+
+/** y[m,n] = sum_k x[m,k] w[n,k] + bias[n] */
+export function linearOracle(
+  x: Numbers,
+  w: Numbers,
+  bias: Numbers | null,
+  rows: number,
+  columns: number,
+): number[] {
+  const tokens = x.length / columns;
+  const y: number[] = [];
+  for (let m = 0; m < tokens; m++) {
+    for (let n = 0; n < rows; n++) {
+      let sum = 0;
+      for (let k = 0; k < columns; k++) sum += x[m * columns + k] * w[n * columns + k];
+      y.push(sum + (bias === null ? 0 : bias[n]));
+    }
+  }
+  return y;
+}
+
+/** y[t,:] = x[t,:] / sqrt(mean(x[t,:]^2) + eps) * weight */
+export function rmsNormOracle(x: Numbers, weight: Numbers, eps: number): number[] {
+  const dim = weight.length;
+  const y: number[] = [];
+  for (let t = 0; t < x.length / dim; t++) {
+    let squares = 0;
+    for (let d = 0; d < dim; d++) squares += x[t * dim + d] ** 2;
+    const root = Math.sqrt(squares / dim + eps);
+    for (let d = 0; d < dim; d++) y.push((x[t * dim + d] / root) * weight[d]);
+  }
+  return y;
+}
+
+/** Rotates the first rotaryDim elements of each head of x [tokens, heads, headDim] by the angles [tokens, rotaryDim / 2]. */
+export function ropeOracle(
+  x: Numbers,
+  cos: Numbers,
+  sin: Numbers,
+  shape: { tokens: number; heads: number; headDim: number; rotaryDim: number; interleaved: boolean },
+): number[] {
+  const { tokens, heads, headDim, rotaryDim, interleaved } = shape;
+  const y = Array.from(x);
+  const pairs = rotaryDim / 2;
+  for (let t = 0; t < tokens; t++) {
+    for (let h = 0; h < heads; h++) {
+      const head = (t * heads + h) * headDim;
+      for (let r = 0; r < pairs; r++) {
+        const first = head + (interleaved ? 2 * r : r);
+        const second = head + (interleaved ? 2 * r + 1 : r + pairs);
+        const [a, b] = [x[first], x[second]];
+        y[first] = a * cos[t * pairs + r] - b * sin[t * pairs + r];
+        y[second] = a * sin[t * pairs + r] + b * cos[t * pairs + r];
+      }
+    }
+  }
+  return y;
+}
+
+/** silu(gate) * up */
+export function swigluOracle(gate: Numbers, up: Numbers): number[] {
+  return Array.from(gate, (g, i) => (g / (1 + Math.exp(-g))) * up[i]);
+}

@@ -1,0 +1,94 @@
+/**
+ * `npm test`: every test once on the backend that the package chooses, then the suites of TARGET_SUITES once per target,
+ * each in processes of its own, because the addon chooses its instruction set once per process.
+ *
+ *   node dist/test/run.js [--targets-only] [jest arguments]
+ *
+ * GQA_TEST_TARGETS=neon,scalar   these targets and no others
+ * GQA_TEST_NODE='qemu-... node'  the command that runs Node, for emulation
+ * GQA_TEST_LEAN=1                fewer random samples
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { targetEnvironment, targetsToTest } from './conformance/targets';
+import { nodeCommand } from './support/child';
+
+const compiledRoot = resolve(__dirname, '..');
+const TARGET_SUITES = ['test/conformance/', 'test/property/', 'test/lifecycle/'];
+
+interface Outcome {
+  name: string;
+  passed: number;
+  failed: number;
+  skipped: number;
+  ok: boolean;
+}
+
+function runJest(name: string, env: Record<string, string>, jestArguments: string[]): Outcome {
+  const folder = mkdtempSync(join(tmpdir(), 'gqa-test-'));
+  const report = join(folder, 'report.json');
+  const config = {
+    rootDir: compiledRoot,
+    testEnvironment: 'node',
+    testMatch: ['<rootDir>/test/**/*.test.js'],
+  };
+  const [command, ...prefix] = nodeCommand();
+  const { status } = spawnSync(
+    command,
+    [
+      ...prefix,
+      '--expose-gc',
+      require.resolve('jest/bin/jest'),
+      `--config=${JSON.stringify(config)}`,
+      '--json',
+      `--outputFile=${report}`,
+      ...(process.env.GQA_TEST_NODE === undefined ? [] : ['--runInBand']),
+      ...jestArguments,
+    ],
+    { stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, ...env } },
+  );
+  const outcome: Outcome = { name, passed: 0, failed: 0, skipped: 0, ok: status === 0 };
+  try {
+    const json = JSON.parse(readFileSync(report, 'utf8'));
+    outcome.passed = json.numPassedTests;
+    outcome.failed = json.numFailedTests;
+    outcome.skipped = json.numPendingTests;
+  } catch (error) {
+    console.error(`${name}: jest left no report (exit status ${status}): ${String(error)}`);
+    outcome.ok = false;
+  }
+  rmSync(folder, { recursive: true });
+  // A target on which nothing ran has not passed.
+  if (outcome.passed === 0) outcome.ok = false;
+  return outcome;
+}
+
+function describeOutcome({ name, passed, failed, skipped, ok }: Outcome): string {
+  const counts = [`${passed} passed`];
+  if (failed > 0) counts.push(`${failed} failed`);
+  if (skipped > 0) counts.push(`${skipped} skipped`);
+  return `${name}: ${counts.join(', ')}${ok ? '' : '  FAILED'}`;
+}
+
+function main(): void {
+  const given = process.argv.slice(2);
+  const targetsOnly = given.includes('--targets-only');
+  const jestArguments = given.filter((a) => a !== '--targets-only');
+  const outcomes: Outcome[] = [];
+  if (!targetsOnly) {
+    console.log('== all tests, on the backend the package chooses');
+    const ignored = `--testPathIgnorePatterns=${TARGET_SUITES.join('|')}`;
+    outcomes.push(runJest('unit', {}, [ignored, ...jestArguments]));
+  }
+  for (const target of targetsToTest()) {
+    console.log(`== conformance on ${target}`);
+    const suites = `--testPathPatterns=${TARGET_SUITES.join('|')}`;
+    outcomes.push(runJest(target, targetEnvironment(target), [suites, ...jestArguments]));
+  }
+  console.log(`\n${outcomes.map(describeOutcome).join('\n')}`);
+  process.exitCode = outcomes.every((o) => o.ok) ? 0 : 1;
+}
+
+main();

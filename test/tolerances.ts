@@ -1,0 +1,45 @@
+/**
+ * The one table of tolerances: an error is |actual - oracle| / max(1, largest |oracle|), by dtype and kind of operation.
+ * Each entry says where it comes from; u is the unit roundoff of the dtype (2^-24, 2^-11, 2^-8).
+ */
+import type { FloatName } from './oracle-formats';
+
+export const UNIT_ROUNDOFF: Readonly<Record<FloatName, number>> = {
+  f32: 2 ** -24,
+  f16: 2 ** -11,
+  bf16: 2 ** -8,
+};
+
+/**
+ * Attention outputs, for scores up to ATTENTION_SCORE_LIMIT: an error of a score is an equal relative error of a weight,
+ * and a score of 20 carries 20 u. f32 allows 34 u (score, exp2 and two sums); f16 and bf16 4 u: the output's own
+ * rounding and operands that a kernel may round to the storage dtype once more.
+ */
+export const ATTENTION: Readonly<Record<FloatName, number>> = { f32: 2e-6, f16: 2e-3, bf16: 1.6e-2 };
+export const ATTENTION_SCORE_LIMIT = 20;
+
+/** The tolerance of an attention output whose largest |score| is given: proportional above the limit. */
+export function attentionTolerance(dtype: FloatName, largestScore: number): number {
+  return ATTENTION[dtype] * Math.max(1, largestScore / ATTENTION_SCORE_LIMIT);
+}
+
+/** LSE is f32 whatever the storage, an absolute error as large as a score's: the same figures, relative to max(1, |lse|). */
+export const lseTolerance = attentionTolerance;
+
+/**
+ * Dot products of length K over values of about 1, relative to sum |x w| (not to the result, which may cancel):
+ * f32 accumulation in any order is below K u; blocked accumulation stays near sqrt(K) u. 32 u holds up to K = 1024.
+ */
+export const LINEAR = 32 * UNIT_ROUNDOFF.f32;
+/** Squares, mean, root, two products: 8 u, and the sum's blocked error. */
+export const RMS_NORM = 16 * UNIT_ROUNDOFF.f32;
+/** Two products and a sum: 3 u, doubled where a fused form rounds otherwise. */
+export const ROPE = 6 * UNIT_ROUNDOFF.f32;
+/** An exponential of our own (about 2 u), a sum, a quotient, a product. */
+export const SWIGLU = 16 * UNIT_ROUNDOFF.f32;
+/** Weights of a merge are exponentials of differences of LSEs, which carry the parts' own attention error. */
+export const MERGE: Readonly<Record<FloatName, number>> = { f32: 4e-6, f16: 2e-3, bf16: 1.6e-2 };
+/** max |difference of logits| / largest |logit|, float32 arithmetic through a whole model. */
+export const MODEL_LOGITS = 1e-3;
+/** Greedy tokens must agree up to the first step whose top-2 margin is below this. */
+export const MODEL_MARGIN = 0.05;
