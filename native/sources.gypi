@@ -1,0 +1,31 @@
+{
+  "variables": {
+    "core_sources": [
+      "native/binding/addon.cc",
+      "native/runtime/attend.cc",
+      "native/runtime/cpu.cc",
+      "native/runtime/dispatch.cc",
+      "native/runtime/elementwise.cc",
+      "native/runtime/linear.cc",
+      "native/runtime/memory.cc",
+      "native/runtime/probe.cc",
+      "native/runtime/thread_pool.cc",
+      "native/targets/scalar.cc"
+    ],
+    "common_cflags": ["-std=c++17", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    "avx2_sources": ["native/targets/avx2.cc"],
+    "avx2_cflags": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512_sources": ["native/targets/avx512.cc"],
+    "avx512_cflags": [
+      "-mavx512f",
+      "-mavx512bw",
+      "-mavx512vl",
+      "-mavx512dq",
+      "-mfma",
+      "-mf16c",
+      "-mprefer-vector-width=512"
+    ],
+    "neon_sources": ["native/targets/neon.cc"],
+    "neon_cflags": []
+  }
+}
