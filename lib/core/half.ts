@@ -1,77 +1,64 @@
 /**
- * Scalar conversion between numbers and the two 16-bit floats, round to nearest, ties to even.
- *
- * f16: 1 sign, 5 exponent, 10 mantissa bits, subnormals down to 2^-24. bf16: the upper half of an f32.
- * Overflow becomes Infinity, NaN stays NaN, and a double is rounded once, not first to f32 and then again.
+ * f16 and bf16 as their 16 bits, to and from f32: round to nearest even, overflow to Infinity, subnormals kept,
+ * NaN stays NaN (quiet, with the upper bits of its payload), as the conversion instructions of CPUs do.
  */
-const float = new Float32Array(1);
-const bits = new Uint32Array(float.buffer);
+const value = new Float32Array(1);
+const bits = new Uint32Array(value.buffer);
 
-const SIGN = 0x80000000;
-const INFINITY_F32 = 0x7f800000;
-/** 2^16, the first f32 whose exponent f16 lacks. */
-const F16_OVERFLOW = 0x47800000;
-/** 2^-14, the smallest normal f16. */
+const F32_INFINITY = 0x7f800000;
+/** 2^-14 as f32 bits: the smallest normal f16. */
 const F16_MIN_NORMAL = 0x38800000;
-/** 2^-25, half of the smallest f16: it and everything below rounds to zero. */
-const F16_HALF_MIN = 0x33000000;
-/** What the exponent biases differ by, in f32 bits: (127 - 15) << 23. */
-const F16_BIAS = 0x38000000;
+/** 2^16 as f32 bits: beyond every f16 (65504 and what rounds to it lie below). */
+const F16_BEYOND = 0x47800000;
+
+export function f32ToF16Bits(x: number): number {
+  value[0] = x;
+  const sign = (bits[0] >>> 16) & 0x8000;
+  const magnitude = bits[0] & 0x7fffffff;
+  if (magnitude > F32_INFINITY) return sign | 0x7e00 | ((magnitude >>> 13) & 0x3ff);
+  if (magnitude >= F16_BEYOND) return sign | 0x7c00;
+  if (magnitude < F16_MIN_NORMAL) {
+    // In [0.5, 1) one f32 step is 2^-24, the step of f16's subnormals: the addition does the rounding.
+    value[0] = Math.abs(value[0]) + 0.5;
+    return sign | (bits[0] - 0x3f000000);
+  }
+  // Rebias the exponent by 127 - 15, then drop 13 bits of mantissa; a carry may run into the exponent.
+  const rebased = magnitude - 0x38000000;
+  return sign | ((rebased + 0xfff + ((rebased >>> 13) & 1)) >>> 13);
+}
+
+export function f16BitsToF32(h: number): number {
+  const magnitude = h & 0x7fff;
+  const sign = (h & 0x8000) << 16;
+  if (magnitude >= 0x7c00) {
+    bits[0] = sign | F32_INFINITY | ((magnitude & 0x3ff) << 13);
+    return value[0];
+  }
+  // As f32 with an exponent 112 too small; the product is exact and turns subnormals into normals.
+  bits[0] = sign | (magnitude << 13);
+  return value[0] * 2 ** 112;
+}
+
+export function f32ToBf16Bits(x: number): number {
+  value[0] = x;
+  const b = bits[0];
+  if ((b & 0x7fffffff) > F32_INFINITY) return (b >>> 16) | 0x40;
+  return (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
+}
+
+export function bf16BitsToF32(h: number): number {
+  bits[0] = h << 16;
+  return value[0];
+}
 
 /**
- * f32 bits of x, rounded to odd: where x is no f32, towards zero with the last bit set. An odd last bit is never a tie
- * for a narrower format, so rounding the result again is the same as rounding x once.
+ * A double as an f32 that rounds on as the double would: where x is no f32, the neighbour whose last bit is odd.
+ * An odd last bit is never a tie for a narrower format, so x is rounded once, not twice.
  */
-function oddBits(x: number): number {
-  float[0] = x;
-  const rounded = float[0];
-  if (rounded === x || x !== x) return bits[0];
-  return (Math.abs(rounded) > Math.abs(x) ? bits[0] - 1 : bits[0]) | 1;
-}
-
-/** Nearest f16 of a number (f32 or double), as its 16 bits. */
-export function toF16(x: number): number {
-  const all = oddBits(x) >>> 0;
-  const sign = (all & SIGN) >>> 16;
-  const magnitude = all & ~SIGN;
-  if (magnitude >= INFINITY_F32) {
-    const quietNaN = 0x200 | ((magnitude >>> 13) & 0x3ff);
-    return sign | 0x7c00 | (magnitude > INFINITY_F32 ? quietNaN : 0);
-  }
-  if (magnitude >= F16_OVERFLOW) return sign | 0x7c00;
-  if (magnitude >= F16_MIN_NORMAL) {
-    // A carry out of the mantissa lands in the exponent, where it belongs.
-    return sign | ((magnitude - F16_BIAS + 0xfff + ((magnitude >>> 13) & 1)) >>> 13);
-  }
-  if (magnitude <= F16_HALF_MIN) return sign;
-  const shift = 126 - (magnitude >>> 23);
-  const mantissa = (magnitude & 0x7fffff) | 0x800000;
-  const half = 1 << (shift - 1);
-  return sign | ((mantissa + half - 1 + ((mantissa >>> shift) & 1)) >>> shift);
-}
-
-/** The number that 16 bits of f16 stand for. */
-export function fromF16(half: number): number {
-  const sign = (half & 0x8000) << 16;
-  const magnitude = half & 0x7fff;
-  if (magnitude >= 0x7c00) {
-    bits[0] = sign | INFINITY_F32 | ((magnitude & 0x3ff) << 13);
-    return float[0];
-  }
-  if (magnitude < 0x400) return sign === 0 ? magnitude * 2 ** -24 : -magnitude * 2 ** -24;
-  bits[0] = sign | ((magnitude << 13) + F16_BIAS);
-  return float[0];
-}
-
-/** Nearest bf16 of a number (f32 or double), as its 16 bits. */
-export function toBf16(x: number): number {
-  const all = oddBits(x) >>> 0;
-  if ((all & ~SIGN) > INFINITY_F32) return (all >>> 16) | 0x40;
-  return (all + 0x7fff + ((all >>> 16) & 1)) >>> 16;
-}
-
-/** The number that 16 bits of bf16 stand for. */
-export function fromBf16(half: number): number {
-  bits[0] = half << 16;
-  return float[0];
+export function roundToOdd(x: number): number {
+  value[0] = x;
+  if (value[0] === x || x !== x) return x;
+  if (Math.abs(value[0]) > Math.abs(x)) bits[0]--;
+  bits[0] |= 1;
+  return value[0];
 }

@@ -7,7 +7,7 @@
 import { DTYPE_BYTES } from './dtype';
 import type { DType, TypedArrayOf } from './dtype';
 import { expectedError } from './errors';
-import { fromBf16, fromF16, toBf16, toF16 } from './half';
+import { bf16BitsToF32, f16BitsToF32, f32ToBf16Bits, f32ToF16Bits, roundToOdd } from './half';
 import { DISPOSED, IDLE, TensorStorage } from './storage';
 import { allocate, elementCount, requireDType, requireShape, requireTensor } from './validate';
 import { describe, shapeText, stateError, typedArrayName } from './validate';
@@ -243,9 +243,9 @@ function encodeOne(value: number, dtype: DType, argument: string, index: number)
     case 'f32':
       return value;
     case 'f16':
-      return toF16(value);
+      return f32ToF16Bits(roundToOdd(value));
     case 'bf16':
-      return toBf16(value);
+      return f32ToBf16Bits(roundToOdd(value));
     default: {
       const [min, max] = INTEGER_RANGE[dtype];
       if (Number.isInteger(value) && value >= min && value <= max) return value;
@@ -270,7 +270,7 @@ function convert(
   for (let i = 0; i < count; i++) {
     const bits = from[i];
     const value =
-      fromDType === 'f16' ? fromF16(bits) : fromDType === 'bf16' ? fromBf16(bits) : bits;
+      fromDType === 'f16' ? f16BitsToF32(bits) : fromDType === 'bf16' ? bf16BitsToF32(bits) : bits;
     to[i] = encodeOne(value, toDType, 'tensor', i);
   }
 }
