@@ -3,7 +3,7 @@
  * Layouts are the package's: q, out [batch, tokens, heads, dim], k, v [batch, keys, kvHeads, dim], row-major, as plain
  * arrays of numbers. Written to be read, one loop a definition; nothing here is fast.
  */
-export type Numbers = ArrayLike<number>;
+import type { Numbers } from './support/numbers';
 
 export interface OracleAttention {
   q: Numbers;

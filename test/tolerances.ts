@@ -2,7 +2,7 @@
  * The one table of tolerances: an error is |actual - oracle| / max(1, largest |oracle|), by dtype and kind of operation.
  * Each entry says where it comes from; u is the unit roundoff of the dtype (2^-24, 2^-11, 2^-8).
  */
-import type { FloatName } from './oracle-formats';
+import type { FloatName } from './support/numbers';
 
 export const UNIT_ROUNDOFF: Readonly<Record<FloatName, number>> = {
   f32: 2 ** -24,

@@ -4,6 +4,7 @@
  */
 export type SmallFloat = 'f16' | 'bf16';
 export type FloatName = 'f32' | SmallFloat;
+export type Numbers = ArrayLike<number>;
 
 interface Format {
   /** Bits of the significand after the point, and of the exponent. */

@@ -1,0 +1,138 @@
+/** Attention over a KvCache against every token ever appended: dtypes, chunks, wraps, windows, sinks, sequences. */
+import { KvCache } from '../../lib';
+import { Random } from '../support/random';
+import { axis } from '../support/samples';
+import { UnboundedSequence, type CacheShape } from '../support/unbounded-cache';
+
+const DTYPES = ['f32', 'f16', 'bf16'] as const;
+
+function open(
+  shape: CacheShape,
+  capacity: number,
+  seed: number,
+): { cache: KvCache; sequence: UnboundedSequence } {
+  const cache = new KvCache({ ...shape, capacity });
+  return { cache, sequence: new UnboundedSequence(shape, cache.sequence(), new Random(seed)) };
+}
+
+describe.each(DTYPES)('%s', (dtype) => {
+  const base: CacheShape = { layers: 1, kvHeads: 2, headDim: 16, dtype };
+
+  test.each(axis([1, 2, 3, 5, 8, 17, 33, 64, 80, 127, 192, 576]))('head dim %i', (headDim) => {
+    const { sequence, cache } = open({ ...base, headDim }, 150, headDim);
+    for (const tokens of [70, 1, 1, 5, 40]) {
+      sequence.append(tokens);
+      sequence.check(0, Math.min(tokens, 7), 3);
+    }
+    cache.dispose();
+  });
+
+  test.each(axis([1, 2, 3, 4, 5, 6, 7, 8, 16, 48, 71]))('group of %i', (group) => {
+    const { sequence } = open({ ...base, kvHeads: 1 }, 200, group);
+    sequence.append(130);
+    for (const queries of [1, 2, 9]) sequence.check(0, queries, group);
+  });
+
+  test.each(axis([1, 15, 16, 17, 63, 64, 65, 100, 129]))('filled to a capacity of %i', (capacity) => {
+    const { sequence } = open(base, capacity, capacity);
+    while (sequence.length < capacity) {
+      sequence.append(Math.min(29, capacity - sequence.length));
+      sequence.check(0, 1, 2);
+    }
+    sequence.check(0, capacity, 2);
+    sequence.check(0, capacity, 2, { causal: false });
+  });
+
+  test.each([
+    [1, 0],
+    [1, 3],
+    [5, 0],
+    [5, 4],
+    [16, 16],
+    [64, 0],
+    [64, 20],
+    [100, 1],
+  ])('token by token through wraps, window %i, %i sink tokens', (window, sinkTokens) => {
+    const capacity = window + sinkTokens;
+    const { sequence } = open({ ...base, window, sinkTokens }, capacity, window);
+    for (let t = 0; t < 3 * capacity + 70; t++) {
+      sequence.append(1);
+      if (t % 7 === 0 || t < 20) sequence.check(0, 1, 2);
+    }
+    expect(sequence.sequence.length).toBe(3 * capacity + 70);
+  });
+
+  test('chunks through wraps, several rows each', () => {
+    const { sequence } = open({ ...base, window: 40, sinkTokens: 5 }, 100, 7);
+    for (const chunk of [3, 30, 1, 17, 55, 2, 55, 16, 33, 54, 5]) {
+      sequence.append(chunk);
+      sequence.check(0, chunk, 3);
+    }
+  });
+
+  test('a chunk larger than the window, than the capacity, than twice the capacity', () => {
+    const { sequence } = open({ ...base, window: 10, sinkTokens: 3 }, 40, 8);
+    for (const chunk of [12, 45, 100, 1, 301, 2]) {
+      sequence.append(chunk);
+      sequence.check(0, 1, 2);
+      sequence.check(0, Math.min(chunk, 5), 2);
+    }
+  });
+
+  test('an option narrows the cache window and sinks', () => {
+    const { sequence } = open({ ...base, window: 30, sinkTokens: 6 }, 60, 9);
+    sequence.append(100);
+    sequence.check(0, 3, 2, { window: 4 });
+    sequence.check(0, 3, 2, { window: 4, sinkTokens: 2 });
+    sequence.check(0, 3, 2, { sinkTokens: 0 });
+    sequence.check(0, 3, 2, { softcap: 3 });
+  });
+
+  test('layers and sequences do not touch each other', () => {
+    const shape: CacheShape = { ...base, layers: 3, window: 20, sinkTokens: 2 };
+    const cache = new KvCache({ ...shape, capacity: 50, sequences: 3 });
+    const random = new Random(10);
+    const all = [0, 1, 2].map(() => new UnboundedSequence(shape, cache.sequence(), random));
+    for (let step = 0; step < 25; step++) {
+      const one = random.pick(all);
+      one.append(random.int(1, 30));
+      for (const s of all) {
+        if (s.length > 0) for (let layer = 0; layer < 3; layer++) s.check(layer, 1, 2);
+      }
+    }
+  });
+
+  test('truncated and appended again', () => {
+    const { sequence } = open({ ...base, window: 16, sinkTokens: 4 }, 100, 11);
+    for (const [append, truncate] of [[50, 40], [90, 70], [30, 25], [64, 90]] as const) {
+      sequence.append(append);
+      sequence.check(0, 3, 2);
+      const back = Math.min(truncate, sequence.length);
+      sequence.truncate(Math.max(back, sequence.length - 60));
+      sequence.check(0, 1, 2);
+      sequence.append(3);
+      sequence.check(0, 2, 2);
+    }
+  });
+
+  test('a disposed sequence frees its place for a clean one', () => {
+    const cache = new KvCache({ ...base, capacity: 70, sequences: 1 });
+    for (let round = 0; round < 4; round++) {
+      const sequence = new UnboundedSequence(base, cache.sequence(), new Random(round));
+      sequence.append(10 + 20 * round);
+      sequence.check(0, 1, 2);
+      sequence.sequence.dispose();
+    }
+  });
+});
+
+test('queries of f32 over a cache of 16 bits, tokens of f32 stored in 16 bits', () => {
+  for (const dtype of ['f16', 'bf16'] as const) {
+    const { sequence } = open({ layers: 1, kvHeads: 3, headDim: 64, dtype }, 200, 12);
+    sequence.append(70, 'f32');
+    sequence.append(60, dtype);
+    sequence.check(0, 1, 3, {}, 'f32');
+    sequence.check(0, 5, 3, {}, 'f32');
+    sequence.check(0, 40, 3, {}, 'f32');
+  }
+});

@@ -1,0 +1,165 @@
+/**
+ * Models and reference outputs that may lie beside the checkout (../shared): SmolLM2-135M in every form, the multi-head
+ * stories model. Skipped, with the reason, where they are not.
+ */
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { loadModel, type Model } from '../../lib';
+import {
+  expectGreedy,
+  expectLogits,
+  expectPerplexity,
+  greedyTokens,
+  logitsError,
+  readGolden,
+  type Golden,
+  type GoldenPrompt,
+} from '../support/golden';
+import { decodeTensor, readGguf, type GgufValue } from '../support/gguf';
+import { sharedFolder, skipped } from '../support/package';
+import { referenceLogits } from '../support/reference-llama';
+import { MODEL_LOGITS } from '../tolerances';
+
+const LONG = 600_000;
+
+/** Why a golden file's model cannot be tested here; undefined where it can. */
+function missing(file: string): string | undefined {
+  if (process.env.GQA_TEST_LEAN === '1') return `${file}: a lean run`;
+  if (!existsSync(join(sharedFolder, 'golden', file))) return `no ../shared/golden/${file}`;
+  return undefined;
+}
+
+/** The path of a form of SmolLM2, or the reason why it cannot be had. */
+function smolLM2(form?: string): { path: string } | { reason: string } {
+  const script = join(sharedFolder, 'models/get.sh');
+  if (!existsSync(script)) return { reason: 'no ../shared/models/get.sh' };
+  try {
+    const path = execFileSync(script, form === undefined ? [] : [form], { encoding: 'utf8', timeout: LONG });
+    return { path: path.trim() };
+  } catch (error) {
+    return { reason: `get.sh ${form ?? ''} failed: ${String(error).split('\n')[0]}` };
+  }
+}
+
+function goldenSuite(golden: Golden, path: string, texts: string): void {
+  let model: Model;
+  beforeAll(async () => {
+    model = await loadModel(path);
+  }, LONG);
+  afterAll(() => model.dispose());
+
+  describe.each(golden.prompts.map((p) => [p.name, p] as const))('%s', (_, prompt) => {
+    test('token ids', () => expect(model.tokenizer.encode(prompt.text)).toEqual(prompt.ids));
+    test('logits', () => expectLogits(model, golden, prompt), LONG);
+    test('greedy tokens', () => expectGreedy(model, prompt, golden.model.eos), LONG);
+    if (prompt.chat !== undefined) {
+      test('a chat message becomes the prompt', async () => {
+        const messages = [{ role: 'user' as const, content: prompt.chat! }];
+        const chosen: number[] = [];
+        const options = { maxTokens: prompt.greedy.length, temperature: 0 };
+        for await (const { token } of model.generate(messages, options)) chosen.push(token);
+        expect(chosen).toEqual(await greedyTokens(model, prompt.ids, prompt.greedy.length));
+      }, LONG);
+    }
+  });
+
+  test.each(golden.perplexity.map((p) => [p.file, p] as const))('perplexity of %s', (file, expected) => {
+    return expectPerplexity(model, readFileSync(join(texts, file), 'utf8'), expected);
+  }, LONG);
+}
+
+const texts = join(sharedFolder, 'models/texts');
+
+describe('SmolLM2-135M', () => {
+  const found = smolLM2();
+  const reason = missing('smollm2.json') ?? ('reason' in found ? found.reason : undefined);
+  if (reason !== undefined || 'reason' in found) {
+    skipped(String(reason))('golden', () => undefined);
+    return;
+  }
+  goldenSuite(readGolden(join(sharedFolder, 'golden/smollm2.json')), found.path, texts);
+});
+
+describe.each(['stories', 'stories-mha'])('%s', (name) => {
+  const reason = missing(`${name}.json`);
+  if (reason !== undefined) {
+    skipped(reason)('golden', () => undefined);
+    return;
+  }
+  const golden = readGolden(join(sharedFolder, `golden/${name}.json`));
+  describe('Hugging Face folder', () => goldenSuite(golden, join(sharedFolder, 'models', name), texts));
+
+  test('Q8_0 GGUF agrees with its dequantised values', async () => {
+    await expectDequantised(join(sharedFolder, 'models', name, `${name}-q8_0.gguf`), golden.prompts[0].ids);
+  }, LONG);
+
+  test('the text of the Q8_0 GGUF is tokenised as the folder is', async () => {
+    const model = await loadModel(join(sharedFolder, 'models', name, `${name}-q8_0.gguf`));
+    for (const prompt of golden.prompts) {
+      expect([prompt.name, model.tokenizer.encode(prompt.text)]).toEqual([prompt.name, prompt.ids]);
+    }
+    await model.dispose();
+  }, LONG);
+});
+
+/** The model's logits against a float64 forward pass over the file's dequantised weights. */
+async function expectDequantised(path: string, ids: number[]): Promise<void> {
+  const { metadata, tensors } = readGguf(path);
+  const number = (key: string) => metadata.get(`llama.${key}`) as GgufValue as number;
+  const weights = (name: string) => {
+    const tensor = tensors.find((t) => t.name === name) ?? tensors.find((t) => t.name === 'token_embd.weight')!;
+    return decodeTensor(tensor.type, tensor.bytes, tensor.shape.reduce((a, b) => a * b));
+  };
+  const embedding = tensors.find((t) => t.name === 'token_embd.weight')!;
+  const heads = number('attention.head_count');
+  const expected = referenceLogits(
+    {
+      vocab: embedding.shape[0],
+      hidden: number('embedding_length'),
+      intermediate: number('feed_forward_length'),
+      layers: number('block_count'),
+      heads,
+      kvHeads: number('attention.head_count_kv'),
+      headDim: tensors.find((t) => t.name === 'blk.0.attn_q.weight')!.shape[0] / heads,
+      eps: number('attention.layer_norm_rms_epsilon'),
+      theta: number('rope.freq_base'),
+      ropePairs: 'neighbours',
+    },
+    weights,
+    ids,
+  );
+  const model = await loadModel(path);
+  const logits = await model.logits(ids);
+  const largest = expected.reduce((m, x) => Math.max(m, Math.abs(x)), 0);
+  const error = expected.reduce((m, x, i) => Math.max(m, Math.abs(x - logits[i])), 0) / largest;
+  expect(error).toBeLessThan(MODEL_LOGITS);
+  const best = expected.indexOf(largest === 0 ? 0 : Math.max(...expected));
+  expect(await greedyTokens(model, ids, 1)).toEqual([best]);
+  await model.dispose();
+}
+
+describe('SmolLM2-135M rewritten', () => {
+  const reason = missing('smollm2.json');
+  const prompts = (): GoldenPrompt[] => readGolden(join(sharedFolder, 'golden/smollm2.json')).prompts;
+  const forms = ['Q8_0', 'Q4_0', 'F16', 'hf'] as const;
+  test.each(forms)('%s', async (form) => {
+    const found = reason === undefined ? smolLM2(form) : { reason };
+    if ('reason' in found) {
+      process.stderr.write(`skipped: SmolLM2 ${form}: ${found.reason}\n`);
+      return;
+    }
+    const golden = readGolden(join(sharedFolder, 'golden/smollm2.json'));
+    if (form === 'hf') {
+      // bf16 rounds each weight of the Q4_1 original by up to 2^-9: text stays, logits move by about that.
+      const model = await loadModel(found.path);
+      const prompt = golden.prompts.find((p) => p.name === 'digits')!;
+      expect(model.tokenizer.encode(prompt.text)).toEqual(prompt.ids);
+      await expectGreedy(model, prompt, golden.model.eos, 0.5);
+      expect(logitsError(await model.logits(prompt.ids), golden, prompt)).toBeLessThan(0.05);
+      await model.dispose();
+      return;
+    }
+    await expectDequantised(found.path, prompts()[0].ids.slice(0, 6));
+  }, LONG);
+});

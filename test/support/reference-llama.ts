@@ -1,0 +1,97 @@
+/** A Llama forward pass in float64 loops, straight from the architecture's definition: what the runner is held against. */
+export interface ReferenceConfig {
+  vocab: number;
+  hidden: number;
+  intermediate: number;
+  layers: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  eps: number;
+  theta: number;
+  /** Which elements a rotation pairs: GGUF stores Q and K rows for neighbours, Hugging Face for halves. */
+  ropePairs: 'neighbours' | 'halves';
+}
+
+/** A matrix [out, in] or a vector, by its GGUF name: `blk.0.attn_q.weight`, `output_norm.weight`. */
+export type ReferenceWeights = (name: string) => ArrayLike<number>;
+
+/** Logits [vocab] after the last of ids. */
+export function referenceLogits(c: ReferenceConfig, weights: ReferenceWeights, ids: number[]): Float64Array {
+  const embedding = weights('token_embd.weight');
+  const x = ids.map((id) => Float64Array.from({ length: c.hidden }, (_, d) => embedding[id * c.hidden + d]));
+  for (let layer = 0; layer < c.layers; layer++) {
+    const w = (name: string) => weights(`blk.${layer}.${name}.weight`);
+    const normed = x.map((row) => norm(row, w('attn_norm'), c.eps));
+    const q = matmul(normed, w('attn_q'), c.heads * c.headDim);
+    const k = matmul(normed, w('attn_k'), c.kvHeads * c.headDim);
+    const v = matmul(normed, w('attn_v'), c.kvHeads * c.headDim);
+    q.forEach((row, position) => rotate(c, row, position));
+    k.forEach((row, position) => rotate(c, row, position));
+    const mixed = q.map((row, i) => attend(c, row, k.slice(0, i + 1), v));
+    add(x, matmul(mixed, w('attn_output'), c.hidden));
+    const inner = x.map((row) => norm(row, w('ffn_norm'), c.eps));
+    const gate = matmul(inner, w('ffn_gate'), c.intermediate);
+    const up = matmul(inner, w('ffn_up'), c.intermediate);
+    gate.forEach((row, t) => row.forEach((g, n) => (row[n] = (g / (1 + Math.exp(-g))) * up[t][n])));
+    add(x, matmul(gate, w('ffn_down'), c.hidden));
+  }
+  const last = norm(x[x.length - 1], weights('output_norm.weight'), c.eps);
+  return matmul([last], weights('output.weight'), c.vocab)[0];
+}
+
+function norm(x: Float64Array, weight: ArrayLike<number>, eps: number): Float64Array {
+  const root = Math.sqrt(x.reduce((sum, y) => sum + y * y, 0) / x.length + eps);
+  return x.map((y, d) => (y / root) * weight[d]);
+}
+
+function matmul(x: Float64Array[], weight: ArrayLike<number>, rows: number): Float64Array[] {
+  const columns = weight.length / rows;
+  return x.map((row) => {
+    const y = new Float64Array(rows);
+    for (let n = 0; n < rows; n++) {
+      let sum = 0;
+      for (let k = 0; k < columns; k++) sum += row[k] * weight[n * columns + k];
+      y[n] = sum;
+    }
+    return y;
+  });
+}
+
+function rotate(c: ReferenceConfig, row: Float64Array, position: number): void {
+  const pairs = c.headDim / 2;
+  for (let head = 0; head < row.length; head += c.headDim) {
+    for (let r = 0; r < pairs; r++) {
+      const first = head + (c.ropePairs === 'halves' ? r : 2 * r);
+      const second = first + (c.ropePairs === 'halves' ? pairs : 1);
+      const angle = position * c.theta ** (-r / pairs);
+      const [a, b] = [row[first], row[second]];
+      row[first] = a * Math.cos(angle) - b * Math.sin(angle);
+      row[second] = a * Math.sin(angle) + b * Math.cos(angle);
+    }
+  }
+}
+
+function attend(c: ReferenceConfig, q: Float64Array, k: Float64Array[], v: Float64Array[]): Float64Array {
+  const out = new Float64Array(q.length);
+  for (let h = 0; h < c.heads; h++) {
+    const kv = Math.floor(h / (c.heads / c.kvHeads)) * c.headDim;
+    const scores = k.map((row) => {
+      let dot = 0;
+      for (let d = 0; d < c.headDim; d++) dot += q[h * c.headDim + d] * row[kv + d];
+      return dot / Math.sqrt(c.headDim);
+    });
+    const max = Math.max(...scores);
+    const sum = scores.reduce((s, score) => s + Math.exp(score - max), 0);
+    scores.forEach((score, j) => {
+      for (let d = 0; d < c.headDim; d++) {
+        out[h * c.headDim + d] += (Math.exp(score - max) / sum) * v[j][kv + d];
+      }
+    });
+  }
+  return out;
+}
+
+function add(x: Float64Array[], y: Float64Array[]): void {
+  x.forEach((row, t) => row.forEach((_, d) => (row[d] += y[t][d])));
+}
