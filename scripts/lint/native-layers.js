@@ -1,0 +1,53 @@
+'use strict';
+// The include rules of native/: binding -> runtime -> ops.h; targets -> kernels -> simd -> ops.h.
+const { readFileSync, readdirSync } = require('node:fs');
+const { join, posix } = require('node:path');
+
+/** Folder -> folders (or files) of native/ that it may include, besides its own. */
+const MAY_INCLUDE = {
+  binding: ['runtime', 'ops.h'],
+  runtime: ['ops.h'],
+  targets: ['kernels', 'simd', 'ops.h'],
+  kernels: ['simd', 'ops.h'],
+  simd: ['ops.h'],
+  'ops.h': [],
+};
+/** Files that flags for an instruction set reach: what they instantiate could run on a CPU that lacks it. */
+const FLAGGED = ['targets', 'kernels', 'simd'];
+/** Standard headers without containers, algorithms or other templates with external linkage. */
+const PLAIN_HEADERS = /^(c[a-z]+|[a-z0-9]*intrin\.h|arm_[a-z0-9]+\.h|type_traits|limits)$/;
+const NODE_API = /^(napi|node_api|uv)/;
+
+function layerOf(path) {
+  return path.split('/')[0];
+}
+
+/** The problems of one file; `path` and the includes are relative to native/. */
+function checkFile(path, source) {
+  const problems = [];
+  const layer = layerOf(path);
+  for (const [, local, system] of source.matchAll(/^\s*#\s*include\s+(?:"([^"]+)"|<([^>]+)>)/gm)) {
+    if (local !== undefined) {
+      const target = posix.join(posix.dirname(path), local);
+      const wanted = layerOf(target);
+      if (wanted !== layer && !(MAY_INCLUDE[layer] ?? []).includes(wanted)) {
+        problems.push(`native/${path}: ${layer} must not include ${target}`);
+      }
+    } else if (NODE_API.test(system) && layer !== 'binding') {
+      problems.push(`native/${path}: only binding/ may include <${system}>`);
+    } else if (FLAGGED.includes(layer) && !PLAIN_HEADERS.test(system)) {
+      problems.push(`native/${path}: <${system}> may leak templates from an instruction-set file`);
+    }
+  }
+  return problems;
+}
+
+function checkIncludes(root) {
+  const native = join(root, 'native');
+  return readdirSync(native, { recursive: true })
+    .map((file) => file.replaceAll('\\', '/'))
+    .filter((file) => /\.(cc|h)$/.test(file))
+    .flatMap((file) => checkFile(file, readFileSync(join(native, file), 'utf8')));
+}
+
+module.exports = { checkFile, checkIncludes };

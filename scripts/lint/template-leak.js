@@ -1,0 +1,39 @@
+'use strict';
+// A shared inline function instantiated in an instruction-set file may be the copy that the linker keeps for the whole
+// addon, and then a plain CPU executes AVX-512. So the objects of these files must define no weak or unique symbol.
+const { spawnSync } = require('node:child_process');
+const { existsSync, readFileSync } = require('node:fs');
+const { join } = require('node:path');
+
+const OBJECT_FOLDER = join('build', 'CMakeFiles', 'gqa.dir');
+
+/** Lines of `nm --defined-only` that name weak (W, V) or unique (u) symbols. */
+function sharedSymbols(nmOutput) {
+  return nmOutput.split('\n').filter((line) => / [WVu] /.test(line));
+}
+
+/** Sources that are compiled with flags of their own. */
+function flaggedSources(root) {
+  const { variables } = JSON.parse(readFileSync(join(root, 'native', 'sources.gypi'), 'utf8'));
+  return Object.entries(variables)
+    .filter(([key]) => key.endsWith('_sources') && key !== 'core_sources')
+    .filter(([key]) => variables[key.replace('_sources', '_cflags')].length > 0)
+    .flatMap(([, sources]) => sources);
+}
+
+function checkLeaks(root) {
+  const objects = flaggedSources(root)
+    .map((source) => join(root, OBJECT_FOLDER, `${source}.o`))
+    .filter(existsSync);
+  if (objects.length === 0)
+    console.log(`no objects in ${OBJECT_FOLDER}, skipped (npm run build:native)`);
+  return objects.flatMap((object) => {
+    const { status, stdout, error } = spawnSync('nm', ['--defined-only', '-C', object], {
+      encoding: 'utf8',
+    });
+    if (status !== 0) return [`nm failed on ${object}: ${error?.message ?? `status ${status}`}`];
+    return sharedSymbols(stdout).map((line) => `${object}: ${line.trim()}`);
+  });
+}
+
+module.exports = { sharedSymbols, checkLeaks };
