@@ -9,8 +9,10 @@
 // Never emitted out of line: files built for a wider instruction set must not leave shared copies behind.
 #if defined(_MSC_VER)
 #define GQA_INLINE __forceinline
+#define GQA_NOINLINE __declspec(noinline)
 #else
 #define GQA_INLINE inline __attribute__((always_inline))
+#define GQA_NOINLINE __attribute__((noinline))
 #endif
 
 namespace gqa {
@@ -118,6 +120,7 @@ struct LinearProblem {
   const float* bias;  // [rows] or null
   float* out;         // [tokens, rows]
   int64_t tokens;
+  int64_t prefetch;  // bytes ahead in each panel, set by the runtime; 0 for none
 };
 
 struct RopeProblem {

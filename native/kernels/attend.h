@@ -1,0 +1,249 @@
+// Attention of a group: rows [rows of a tile] = (query, head of the group) against blocks of keys, online softmax.
+//   S = Q K^T (scale folded into Q), m' = max(m, S), P = 2^(S - m'), l' = l 2^(m - m') + sum P, O' = O 2^(m - m') + P V
+// One pass over K and V serves every row of the task; decode and prefill differ only in how many rows there are.
+// Scores, sums and outputs are f32; K and V are f32, f16 or bf16 panels, packed on the way in where they are tensors.
+#pragma once
+
+namespace gqa {
+namespace {
+
+struct KeyRange {
+  int64_t first, last;
+  GQA_INLINE bool empty() const { return first >= last; }
+};
+
+GQA_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+GQA_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Keys within [first, last) that some row at positions [low, high] may see: one range, gaps between sinks and window
+// included where a block holds both.
+GQA_INLINE KeyRange visibleKeys(const AttendProblem& p, int64_t low, int64_t high, int64_t first, int64_t last) {
+  const int64_t end = p.causal ? least(last, high + 1) : last;
+  const int64_t windowBegin = most(first, low - p.window + 1), sinkEnd = least(end, p.sinkTokens);
+  if (first < sinkEnd) return {first, windowBegin < end ? end : sinkEnd};
+  return {windowBegin, end};
+}
+
+// True if every row at positions [low, high] sees every key of the range.
+GQA_INLINE bool allVisible(const AttendProblem& p, int64_t low, int64_t high, KeyRange keys) {
+  const bool past = !p.causal || keys.last <= low + 1;
+  return past && (keys.last <= p.sinkTokens || most(keys.first, p.sinkTokens) > high - p.window);
+}
+
+// One block of one KV head, ready for the microkernel.
+struct KeyBlock {
+  DType type;
+  const char* k;
+  const char* v;
+  int64_t keyDim, keyPanelBytes, valuePanelBytes;
+  int64_t prefetch;  // bytes to the block that comes next, 0 for none
+};
+
+// A task with its scratch laid out; see attendScratchFloats.
+struct AttendContext {
+  const AttendTask& task;
+  const AttendProblem& problem;
+  int64_t group, blockTokens;
+  int64_t queryStride;  // floats of a packed query row
+  int64_t valuePanels;
+  bool plainScores;     // no feature touches scores before the softmax: log2 e is folded into the query
+  float* query;
+  float* scores;
+  float* factors;  // [kMaxTileRows], the rescaling of each row
+  char* packed;    // one block in f32, where keys are tensors
+
+  GQA_INLINE int64_t position(int64_t row) const {
+    return (task.firstRow + row) / group + problem.keyTokens - problem.queryTokens;
+  }
+};
+
+GQA_INLINE BlockLayout tensorBlock(const AttendProblem& p) {
+  return {DType::f32, p.headDim, p.valueDim, kMaxBlockTokens};
+}
+
+int64_t attendScratchFloats(const AttendProblem& p, int64_t rows) {
+  const int64_t packed = p.arena.base ? 0 : tensorBlock(p).bytes() / 4;
+  return roundUp(rows * roundUp(p.headDim, 2), kLanes) + (kScoreStride + kLanes) * kMaxTileRows + packed;
+}
+
+GQA_INLINE AttendContext makeContext(const AttendTask& task) {
+  const AttendProblem& p = *task.problem;
+  const int64_t queryStride = roundUp(p.headDim, 2);
+  float* scores = task.scratch + roundUp(task.rows * queryStride, kLanes);
+  float* factors = scores + kScoreStride * kMaxTileRows;
+  const bool plain = p.softcap == 0 && !p.bias.data && !p.alibiSlopes;
+  return {task, p, p.heads / p.kvHeads, p.arena.base ? p.arena.layout.blockTokens : kMaxBlockTokens, queryStride,
+          roundUp(p.valueDim, kLanes) / kLanes, plain, task.scratch, scores, factors,
+          reinterpret_cast<char*>(factors + kLanes * kMaxTileRows)};
+}
+
+// query[row][d] = q[b, i, h, d] * scale, rows padded to an even width with zeros.
+GQA_INLINE void packQuery(const AttendContext& c) {
+  const AttendProblem& p = c.problem;
+  const Vec scale = splat(c.plainScores ? p.scale * kLog2e : p.scale);
+  for (int64_t r = 0; r < c.task.rows; ++r) {
+    const int64_t row = c.task.firstRow + r, head = c.task.kvHead * c.group + row % c.group;
+    const int64_t index = ((c.task.batch * p.queryTokens + row / c.group) * p.heads + head) * p.headDim;
+    float* to = c.query + r * c.queryStride;
+    for (int64_t d = 0; d < p.headDim; d += kLanes) {
+      const int64_t n = lanesLeft(d, p.headDim);
+      storeFirst(to + d, n, mul(loadAs(p.qType, elementAt(p.q, p.qType, index + d), n), scale));
+    }
+    if (c.queryStride > p.headDim) to[p.headDim] = 0;
+  }
+}
+
+// The block that starts at position `first`, straight from the arena.
+GQA_INLINE KeyBlock arenaBlock(const AttendContext& c, int64_t first) {
+  const ArenaView& arena = c.problem.arena;
+  const BlockLayout& layout = arena.layout;
+  const int64_t ordinal = first / c.blockTokens;
+  const char* block = arena.block(c.task.kvHead, c.problem.table.slot(ordinal));
+  const bool more = c.task.prefetch && first + c.blockTokens < c.task.lastKey;
+  const int64_t ahead = more ? arena.block(c.task.kvHead, c.problem.table.slot(ordinal + 1)) - block : 0;
+  return {layout.dtype, block, block + layout.valueOffset(), layout.keyDim(), layout.keyPanelBytes(),
+          layout.valuePanelBytes(), ahead};
+}
+
+// Keys [keys.first, keys.last) of tensors k and v packed as f32 panels of the block that starts at `first`.
+GQA_INLINE KeyBlock packedBlock(const AttendContext& c, int64_t first, KeyRange keys) {
+  const AttendProblem& p = c.problem;
+  const BlockLayout layout = tensorBlock(p);
+  const int64_t from = keys.first / kLanes * kLanes;  // panels start at a multiple of 16 tokens
+  for (int64_t j = from; j < keys.last; j += kLanes) {
+    const int64_t token = c.task.batch * p.keyTokens + j, tokens = lanesLeft(j, keys.last);
+    const int64_t keyStride = p.kvHeads * p.headDim, valueStride = p.kvHeads * p.valueDim;
+    const char* k = elementAt(p.k, p.kvType, token * keyStride + c.task.kvHead * p.headDim);
+    const char* v = elementAt(p.v, p.kvType, token * valueStride + c.task.kvHead * p.valueDim);
+    packPanel(DType::f32, c.packed + (j - first) / kLanes * layout.keyPanelBytes(), p.kvType, k, keyStride, tokens,
+              p.headDim);
+    for (int64_t t = 0; t < tokens; ++t)
+      packValue(DType::f32, c.packed + layout.valueOffset(), layout.valuePanelBytes(), j - first + t, p.kvType,
+                elementAt(v, p.kvType, t * valueStride), p.valueDim);
+  }
+  return {DType::f32, c.packed, c.packed + layout.valueOffset(), layout.keyDim(), layout.keyPanelBytes(),
+          layout.valuePanelBytes(), 0};
+}
+
+// Scores to weights, in place: folds the tile into max and sum and leaves each row's rescaling in c.factors.
+GQA_INLINE void softmaxTile(const AttendContext& c, const ScoreTile& t, int64_t tileRow) {
+  alignas(64) float before[kLanes], after[kLanes];
+  float* max = c.task.states.max + tileRow;
+  float* sum = c.task.states.sum + tileRow;
+  for (int64_t r = 0; r < t.rows; ++r) {
+    Vec m = load(t.row(r) + t.firstColumn);
+    for (int64_t i = t.firstColumn + kLanes; i < t.lastColumn; i += kLanes) m = gqa::max(load(t.row(r) + i), m);
+    const float highest = reduceMax(m);
+    before[r] = max[r];
+    max[r] = max[r] > highest ? max[r] : highest;
+    after[r] = softmaxBase(max[r]);
+  }
+  store(c.factors, exp2(sub(loadFirst(before, t.rows), loadFirst(after, t.rows))));
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const Vec base = splat(after[r]);
+    Vec total = zero();
+    for (int64_t i = t.firstColumn; i < t.lastColumn; i += kLanes) {
+      const Vec weight = exp2(sub(load(t.row(r) + i), base));
+      total = add(total, weight);
+      store(t.row(r) + i, weight);
+    }
+    sum[r] = sum[r] * c.factors[r] + reduceAdd(total);
+  }
+}
+
+// False if a value of columns [lo, hi) is NaN or Infinity: v * 0 is then NaN.
+GQA_INLINE bool valuesFinite(const AttendContext& c, const KeyBlock& b, int64_t lo, int64_t hi) {
+  alignas(64) float product[kLanes];
+  static const float zeros[kMaxBlockTokens] = {0};
+  Vec total = zero();
+  for (int64_t v = 0; v < c.valuePanels; ++v) {
+    panelProduct(b.type, {zeros, 0, b.v + v * b.valuePanelBytes, b.valuePanelBytes, lo, hi, product, kLanes, nullptr, 0},
+                 1, 1);
+    total = add(total, load(product));
+  }
+  return reduceAdd(total) == 0;
+}
+
+// O += P V without ever multiplying a weight of 0, so that NaN and Infinity in hidden values stay hidden.
+GQA_INLINE void accumulateGuarded(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, float* out,
+                                  int64_t lo, int64_t hi) {
+  const float one = 1;
+  for (int64_t r = 0; r < t.rows; ++r) {
+    PanelArgs args = {t.row(r), 0, b.v, b.valuePanelBytes, lo, lo, out + r * c.task.states.stride, 0, c.factors + r, 0};
+    panelProduct(b.type, args, 1, c.valuePanels);  // an empty run: the rescaling alone
+    args.scale = &one;
+    for (int64_t l = lo; l < hi; ++l) {
+      if (t.row(r)[l] == 0) continue;
+      args.l0 = l;
+      args.l1 = l + 1;
+      panelProduct(b.type, args, 1, c.valuePanels);
+    }
+  }
+}
+
+// Scores of a tile, from the product to masked log2 units. False if no key is visible.
+GQA_INLINE bool scoreTile(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, int64_t tileRow, KeyRange keys,
+                          bool bounded) {
+  const AttendProblem& p = c.problem;
+  if (p.mask.data && maskHidesAll(t, keys.first - t.firstKey, keys.last - t.firstKey)) return false;
+  panelProduct(b.type,
+               {c.query + tileRow * c.queryStride, c.queryStride, b.k + t.firstColumn / kLanes * b.keyPanelBytes,
+                b.keyPanelBytes, 0, b.keyDim, t.scores + t.firstColumn, kScoreStride, nullptr,
+                tileRow == 0 ? b.prefetch : 0},
+               t.rows, (t.lastColumn - t.firstColumn) / kLanes);
+  if (p.softcap > 0) applySoftcap(t);
+  if (p.alibiSlopes) applyAlibi(t);
+  if (p.bias.data) applyBias(t);
+  if (p.mask.data) applyMask(t);
+  if (bounded) applyBounds(t, keys.first, keys.last);
+  if (!c.plainScores) toLog2(t);
+  return true;
+}
+
+// Rows [tileRow, tileRow + rows) of the task against one block.
+GQA_INLINE void attendTile(const AttendContext& c, const KeyBlock& b, int64_t first, int64_t tileRow, int64_t rows) {
+  const AttendTask& task = c.task;
+  const AttendProblem& p = c.problem;
+  const int64_t low = c.position(tileRow), high = c.position(tileRow + rows - 1);
+  const KeyRange keys =
+      visibleKeys(p, low, high, most(first, task.firstKey), least(first + c.blockTokens, task.lastKey));
+  if (keys.empty()) return;
+  const int64_t lo = keys.first - first, hi = keys.last - first;
+  const ScoreTile t = {&p,    c.scores,  rows,  task.batch, task.kvHead, c.group, task.firstRow + tileRow,
+                       first, lo / kLanes * kLanes, roundUp(hi, kLanes)};
+  const bool someHidden = !allVisible(p, low, high, keys);
+  if (!scoreTile(c, b, t, tileRow, keys, someHidden || lo > t.firstColumn || hi < t.lastColumn)) return;
+  softmaxTile(c, t, tileRow);
+  if (p.dropout > 0) applyDropout(t);
+
+  float* out = task.states.out + tileRow * task.states.stride;
+  if ((someHidden || p.mask.data || p.bias.data) && !valuesFinite(c, b, lo, hi))
+    return accumulateGuarded(c, b, t, out, lo, hi);
+  panelProduct(b.type,
+               {t.scores, kScoreStride, b.v, b.valuePanelBytes, lo, hi, out, task.states.stride, c.factors,
+                tileRow == 0 ? b.prefetch : 0},
+               rows, c.valuePanels);
+}
+
+void attendTask(const AttendTask& task) {
+  const AttendContext c = makeContext(task);
+  const AttendProblem& p = c.problem;
+  const int64_t low = c.position(0), high = c.position(task.rows - 1);
+  const int64_t tiles = (task.rows + kMaxTileRows - 1) / kMaxTileRows, tileRows = (task.rows + tiles - 1) / tiles;
+  packQuery(c);
+  for (int64_t first = task.firstKey / c.blockTokens * c.blockTokens; first < task.lastKey; first += c.blockTokens) {
+    const int64_t windowBegin = low - p.window + 1;
+    if (first >= p.sinkTokens && first + c.blockTokens <= windowBegin) {  // no row sees it: on to the first that is seen
+      first = (windowBegin / c.blockTokens - 1) * c.blockTokens;
+      continue;
+    }
+    const KeyRange keys =
+        visibleKeys(p, low, high, most(first, task.firstKey), least(first + c.blockTokens, task.lastKey));
+    if (keys.empty()) continue;
+    const KeyBlock block = p.arena.base ? arenaBlock(c, first) : packedBlock(c, first, keys);
+    for (int64_t r = 0; r < task.rows; r += tileRows) attendTile(c, block, first, r, least(tileRows, task.rows - r));
+  }
+}
+
+}  // namespace
+}  // namespace gqa

@@ -1,0 +1,81 @@
+// RMSNorm, RoPE, SwiGLU, addition and dtype conversion over f32 rows.
+#pragma once
+#include <cmath>
+
+namespace gqa {
+namespace {
+
+// out = x / sqrt(mean(x^2) + eps) * weight, row by row.
+void rmsNormRows(const float* x, const float* weight, float* out, int64_t tokens, int64_t dim, float eps) {
+  for (int64_t t = 0; t < tokens; ++t, x += dim, out += dim) {
+    Vec squares = zero();
+    for (int64_t d = 0; d < dim; d += kLanes) {
+      const Vec v = loadFirst(x + d, lanesLeft(d, dim));
+      squares = fma(v, v, squares);
+    }
+    const Vec scale = splat(1 / std::sqrt(reduceAdd(squares) / float(dim) + eps));
+    for (int64_t d = 0; d < dim; d += kLanes) {
+      const int64_t n = lanesLeft(d, dim);
+      storeFirst(out + d, n, mul(mul(loadFirst(x + d, n), scale), loadFirst(weight + d, n)));
+    }
+  }
+}
+
+GQA_INLINE void rotateHalves(float* a, float* b, const float* cos, const float* sin, int64_t pairs) {
+  for (int64_t r = 0; r < pairs; r += kLanes) {
+    const int64_t n = lanesLeft(r, pairs);
+    const Vec x = loadFirst(a + r, n), y = loadFirst(b + r, n), c = loadFirst(cos + r, n), s = loadFirst(sin + r, n);
+    storeFirst(a + r, n, sub(mul(x, c), mul(y, s)));
+    storeFirst(b + r, n, fma(x, s, mul(y, c)));
+  }
+}
+
+// (a, b) -> (a cos - b sin, a sin + b cos) over pairs (r, r + rotaryDim / 2), or (2r, 2r + 1) when interleaved.
+void ropeTokens(const RopeProblem& p, int64_t firstToken, int64_t lastToken) {
+  const int64_t pairs = p.rotaryDim / 2;
+  for (int64_t t = firstToken; t < lastToken; ++t) {
+    const float* cos = p.cos + t * pairs;
+    const float* sin = p.sin + t * pairs;
+    for (int64_t h = 0; h < p.heads; ++h) {
+      float* x = p.x + (t * p.heads + h) * p.headDim;
+      if (!p.interleaved) {
+        rotateHalves(x, x + pairs, cos, sin, pairs);
+        continue;
+      }
+      for (int64_t r = 0; r < pairs; ++r) {
+        const float a = x[2 * r], b = x[2 * r + 1];
+        x[2 * r] = a * cos[r] - b * sin[r];
+        x[2 * r + 1] = a * sin[r] + b * cos[r];
+      }
+    }
+  }
+}
+
+// out = gate / (1 + e^-gate) * up.
+void swigluRow(const float* gate, const float* up, float* out, int64_t count) {
+  const Vec one = splat(1.f), highest = splat(127.f);
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int64_t n = lanesLeft(i, count);
+    const Vec g = loadFirst(gate + i, n);
+    const Vec e = exp2(min(highest, mul(g, splat(-kLog2e))));
+    storeFirst(out + i, n, mul(div(g, add(one, e)), loadFirst(up + i, n)));
+  }
+}
+
+void addRow(float* x, const float* y, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int64_t n = lanesLeft(i, count);
+    storeFirst(x + i, n, add(loadFirst(x + i, n), loadFirst(y + i, n)));
+  }
+}
+
+void convertRow(const void* from, DType fromType, void* to, DType toType, int64_t count) {
+  char* out = static_cast<char*>(to);
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int64_t n = lanesLeft(i, count);
+    storeAs(toType, out + i * elementBytes(toType), n, loadAs(fromType, elementAt(from, fromType, i), n));
+  }
+}
+
+}  // namespace
+}  // namespace gqa

@@ -1,0 +1,39 @@
+// What the machine can do, for the benchmark's roofline: reading memory, and multiply-adds from registers.
+#pragma once
+
+namespace gqa {
+namespace {
+
+volatile float keep;  // a result nobody reads, so that the loops above it are not removed
+
+// 8 streams, as many pages in flight as any kernel here has.
+void probeReadBytes(const void* data, int64_t bytes) {
+  constexpr int64_t kStreams = 8;
+  const int64_t stride = bytes / kStreams / 64 * 64;
+  const char* base = static_cast<const char*>(data);
+  Vec seen[kStreams];
+  for (int s = 0; s < kStreams; ++s) seen[s] = zero();
+  for (int64_t i = 0; i + 64 <= stride; i += 64)
+#pragma GCC unroll 8
+    for (int s = 0; s < kStreams; ++s) seen[s] = max(load(reinterpret_cast<const float*>(base + s * stride + i)), seen[s]);
+  float total = 0;
+  for (int s = 0; s < kStreams; ++s) total += reduceMax(seen[s]);
+  keep = total;
+}
+
+double probeMultiplyAdds(int64_t iterations) {
+  constexpr int kChains = kAccumulators < 12 ? kAccumulators : 12;
+  Vec x[kChains];
+  for (int c = 0; c < kChains; ++c) x[c] = splat(float(c));
+  const Vec a = splat(0.999f), b = splat(0.001f);
+  for (int64_t i = 0; i < iterations; ++i)
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) x[c] = fma(x[c], a, b);
+  Vec total = zero();
+  for (int c = 0; c < kChains; ++c) total = add(total, x[c]);
+  keep = reduceAdd(total);
+  return double(iterations) * kChains * kLanes * 2;
+}
+
+}  // namespace
+}  // namespace gqa

@@ -1,0 +1,134 @@
+// What happens to a tile of scores between q.k and the softmax, each feature one pass over rows that lie in L1:
+//   softcap, + bias, + slope (j - p), mask, window and causal bounds, then log2 units.
+// A hidden key's score is overwritten with -Infinity, never added to: whatever NaN it held is gone.
+#pragma once
+
+namespace gqa {
+namespace {
+
+constexpr int64_t kScoreStride = kMaxBlockTokens;
+
+// The rows of a tile and the columns of a block they look at. Columns are tokens within the block.
+struct ScoreTile {
+  const AttendProblem* problem;
+  float* scores;  // [rows][kScoreStride]
+  int64_t rows;
+  int64_t batch, kvHead, group;
+  int64_t firstRow;          // row = query * group + head of the group
+  int64_t firstKey;          // position of column 0
+  int64_t firstColumn, lastColumn;  // [multiple of 16, multiple of 16)
+
+  GQA_INLINE int64_t query(int64_t r) const { return (firstRow + r) / group; }
+  GQA_INLINE int64_t head(int64_t r) const { return kvHead * group + (firstRow + r) % group; }
+  GQA_INLINE int64_t position(int64_t r) const { return query(r) + problem->keyTokens - problem->queryTokens; }
+  GQA_INLINE float* row(int64_t r) const { return scores + r * kScoreStride; }
+  // Element (row, firstKey) of a broadcast [B|1, Hq|1, Tq, Tk] tensor.
+  template <class T>
+  GQA_INLINE const T* rowOf(const Broadcast<T>& t, int64_t r) const {
+    return t.data + batch * t.batchStride + head(r) * t.headStride + query(r) * problem->keyTokens + firstKey;
+  }
+  // Columns [c, c + 16) that exist.
+  GQA_INLINE int64_t existing(int64_t c) const { return lanesLeft(firstKey + c, problem->keyTokens); }
+};
+
+GQA_INLINE void applySoftcap(const ScoreTile& t) {
+  const Vec cap = splat(t.problem->softcap), inverse = splat(1 / t.problem->softcap);
+  for (int64_t r = 0; r < t.rows; ++r)
+    for (int64_t c = t.firstColumn; c < t.lastColumn; c += kLanes)
+      store(t.row(r) + c, mul(cap, tanh(mul(load(t.row(r) + c), inverse))));
+}
+
+GQA_INLINE void applyAlibi(const ScoreTile& t) {
+  static const float lanes[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const Vec slope = splat(t.problem->alibiSlopes[t.head(r)]);
+    for (int64_t c = t.firstColumn; c < t.lastColumn; c += kLanes) {
+      const Vec distance = add(load(lanes), splat(float(t.firstKey + c - t.position(r))));
+      store(t.row(r) + c, fma(slope, distance, load(t.row(r) + c)));
+    }
+  }
+}
+
+// A bias of -Infinity hides the key.
+GQA_INLINE void applyBias(const ScoreTile& t) {
+  const Vec lowest = splat(-std::numeric_limits<float>::max()), hidden = splat(-kInfinity);
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const float* bias = t.rowOf(t.problem->bias, r);
+    for (int64_t c = t.firstColumn; c < t.lastColumn && t.existing(c) > 0; c += kLanes) {
+      const Vec b = loadFirst(bias + c, t.existing(c));
+      store(t.row(r) + c, whereLess(b, lowest, hidden, add(load(t.row(r) + c), b)));
+    }
+  }
+}
+
+GQA_INLINE void applyMask(const ScoreTile& t) {
+  const Vec hidden = splat(-kInfinity);
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const uint8_t* mask = t.rowOf(t.problem->mask, r);
+    for (int64_t c = t.firstColumn; c < t.lastColumn && t.existing(c) > 0; c += kLanes) {
+      uint8_t bytes[kLanes] = {0};
+      std::memcpy(bytes, mask + c, size_t(t.existing(c)));
+      store(t.row(r) + c, whereByte(bytes, load(t.row(r) + c), hidden));
+    }
+  }
+}
+
+// True if the mask hides columns [lo, hi) from every row.
+GQA_INLINE bool maskHidesAll(const ScoreTile& t, int64_t lo, int64_t hi) {
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const uint8_t* mask = t.rowOf(t.problem->mask, r);
+    for (int64_t c = lo; c < hi; ++c)
+      if (mask[c]) return false;
+  }
+  return true;
+}
+
+GQA_INLINE int64_t clampLane(int64_t column, int64_t first) {
+  return column < first ? 0 : column - first > kLanes ? kLanes : column - first;
+}
+
+// Hides what causality, the window and the run's own end [firstKey', lastKey') hide, row by row.
+GQA_INLINE void applyBounds(const ScoreTile& t, int64_t firstKey, int64_t lastKey) {
+  const AttendProblem& p = *t.problem;
+  const Vec hidden = splat(-kInfinity);
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const int64_t position = t.position(r);
+    const int64_t end = (p.causal && position + 1 < lastKey ? position + 1 : lastKey) - t.firstKey;
+    const int64_t begin = firstKey - t.firstKey;
+    const int64_t windowBegin = position - p.window + 1 - t.firstKey, sinkEnd = p.sinkTokens - t.firstKey;
+    for (int64_t c = t.firstColumn; c < t.lastColumn; c += kLanes) {
+      const Vec x = load(t.row(r) + c);
+      const Vec held = whereLane(clampLane(begin, c), clampLane(end, c), x, hidden);
+      const Vec near = whereLane(clampLane(windowBegin, c), kLanes, held, hidden);
+      store(t.row(r) + c, whereLane(0, clampLane(sinkEnd, c), held, near));
+    }
+  }
+}
+
+GQA_INLINE void toLog2(const ScoreTile& t) {
+  for (int64_t r = 0; r < t.rows; ++r)
+    for (int64_t c = t.firstColumn; c < t.lastColumn; c += kLanes)
+      store(t.row(r) + c, mul(load(t.row(r) + c), splat(kLog2e)));
+}
+
+GQA_INLINE uint32_t mixBits(uint32_t x) {  // the finaliser of murmur3
+  x = (x ^ (x >> 16)) * 0x85ebca6bu;
+  x = (x ^ (x >> 13)) * 0xc2b2ae35u;
+  return x ^ (x >> 16);
+}
+
+// Zeroes weights with the problem's probability and scales the others up; decided by a counter, see contract.ts.
+GQA_INLINE void applyDropout(const ScoreTile& t) {
+  const AttendProblem& p = *t.problem;
+  const uint32_t threshold = uint32_t(double(p.dropout) * 4294967296.0);
+  const float keep = 1 / (1 - p.dropout);
+  for (int64_t r = 0; r < t.rows; ++r) {
+    uint32_t row = mixBits(p.dropoutSeed ^ uint32_t(t.batch));
+    row = mixBits(mixBits(row ^ uint32_t(t.head(r))) ^ uint32_t(t.query(r)));
+    for (int64_t c = t.firstColumn; c < t.lastColumn; ++c)
+      t.row(r)[c] *= mixBits(row ^ uint32_t(t.firstKey + c)) >= threshold ? keep : 0.f;
+  }
+}
+
+}  // namespace
+}  // namespace gqa

@@ -1,0 +1,96 @@
+// The vector type of AVX-512 (F, BW, VL, DQ): 16 f32 lanes in one register. See scalar.h for what each operation means.
+#pragma once
+#include <immintrin.h>
+
+#include "../ops.h"
+
+namespace gqa {
+namespace {
+
+// Accumulators the registers hold beside the operands: 24 of 32.
+constexpr int kAccumulators = 24;
+constexpr int kMaxTileRows = 12;
+
+struct Vec {
+  __m512 v;
+};
+
+GQA_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
+GQA_INLINE Vec splat(float x) { return {_mm512_set1_ps(x)}; }
+GQA_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+GQA_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
+GQA_INLINE __mmask16 firstLanes(int64_t n) { return __mmask16((1u << n) - 1); }
+GQA_INLINE Vec loadFirst(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(firstLanes(n), p)}; }
+GQA_INLINE void storeFirst(float* p, int64_t n, Vec a) { _mm512_mask_storeu_ps(p, firstLanes(n), a.v); }
+
+GQA_INLINE Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+GQA_INLINE Vec sub(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+GQA_INLINE Vec mul(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+GQA_INLINE Vec div(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+GQA_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+GQA_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+GQA_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+GQA_INLINE Vec roundEven(Vec a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+GQA_INLINE Vec timesPow2(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+GQA_INLINE Vec whereLess(Vec a, Vec b, Vec yes, Vec no) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
+}
+GQA_INLINE Vec whereLane(int64_t first, int64_t last, Vec yes, Vec no) {
+  return {_mm512_mask_blend_ps(__mmask16(firstLanes(last) & ~firstLanes(first)), no.v, yes.v)};
+}
+GQA_INLINE Vec whereByte(const uint8_t* bytes, Vec yes, Vec no) {
+  const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+  return {_mm512_mask_blend_ps(_mm_test_epi8_mask(b, b), no.v, yes.v)};
+}
+GQA_INLINE float reduceMax(Vec a) { return _mm512_reduce_max_ps(a.v); }
+GQA_INLINE float reduceAdd(Vec a) { return _mm512_reduce_add_ps(a.v); }
+
+GQA_INLINE Vec loadF16(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+GQA_INLINE void storeF16(uint16_t* p, Vec a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+GQA_INLINE Vec loadBf16(const uint16_t* p) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+}
+GQA_INLINE Vec loadBf16Even(const uint16_t* pairs) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(pairs), 16))};
+}
+GQA_INLINE Vec loadBf16Odd(const uint16_t* pairs) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(pairs), _mm512_set1_epi32(int(0xffff0000u))))};
+}
+GQA_INLINE void storeBf16(uint16_t* p, Vec a) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff)));
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  const __m512i all = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), rounded, quiet);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(all, 16)));
+}
+
+GQA_INLINE void prefetchLine(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
+
+// Rows of 4 lanes a pass: 4x4 transposes within 128-bit lanes, four source rows gathered per register.
+GQA_INLINE void transpose16(const float* src, int64_t stride, float* dst) {
+  for (int c = 0; c < 16; c += 4) {
+    __m512 r[4];
+    for (int i = 0; i < 4; ++i) {
+      const float* p = src + i * stride + c;
+      __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(p));
+      x = _mm512_insertf32x4(x, _mm_loadu_ps(p + 4 * stride), 1);
+      x = _mm512_insertf32x4(x, _mm_loadu_ps(p + 8 * stride), 2);
+      r[i] = _mm512_insertf32x4(x, _mm_loadu_ps(p + 12 * stride), 3);
+    }
+    const __m512 a = _mm512_unpacklo_ps(r[0], r[1]), b = _mm512_unpackhi_ps(r[0], r[1]);
+    const __m512 d = _mm512_unpacklo_ps(r[2], r[3]), e = _mm512_unpackhi_ps(r[2], r[3]);
+    _mm512_storeu_ps(dst + (c + 0) * 16, _mm512_shuffle_ps(a, d, 0x44));
+    _mm512_storeu_ps(dst + (c + 1) * 16, _mm512_shuffle_ps(a, d, 0xee));
+    _mm512_storeu_ps(dst + (c + 2) * 16, _mm512_shuffle_ps(b, e, 0x44));
+    _mm512_storeu_ps(dst + (c + 3) * 16, _mm512_shuffle_ps(b, e, 0xee));
+  }
+}
+
+}  // namespace
+}  // namespace gqa

@@ -1,0 +1,128 @@
+// The vector type of NEON (any aarch64): 16 f32 lanes in four registers. See scalar.h for what each operation means.
+#pragma once
+#include <arm_neon.h>
+
+#include <cmath>
+
+#include "../ops.h"
+
+namespace gqa {
+namespace {
+
+// 24 of 32 registers, four to a Vec.
+constexpr int kAccumulators = 6;
+constexpr int kMaxTileRows = 6;
+
+struct Vec {
+  float32x4_t q[4];
+};
+
+#define GQA_EACH(expression)       \
+  Vec r;                           \
+  for (int i = 0; i < 4; ++i) r.q[i] = expression; \
+  return r
+
+GQA_INLINE Vec zero() { GQA_EACH(vdupq_n_f32(0)); }
+GQA_INLINE Vec splat(float x) { GQA_EACH(vdupq_n_f32(x)); }
+GQA_INLINE Vec load(const float* p) { GQA_EACH(vld1q_f32(p + 4 * i)); }
+GQA_INLINE void store(float* p, Vec a) {
+  for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.q[i]);
+}
+GQA_INLINE Vec loadFirst(const float* p, int64_t n) {
+  float lanes[16] = {0};
+  for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
+  return load(lanes);
+}
+GQA_INLINE void storeFirst(float* p, int64_t n, Vec a) {
+  float lanes[16];
+  store(lanes, a);
+  for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
+}
+
+GQA_INLINE Vec add(Vec a, Vec b) { GQA_EACH(vaddq_f32(a.q[i], b.q[i])); }
+GQA_INLINE Vec sub(Vec a, Vec b) { GQA_EACH(vsubq_f32(a.q[i], b.q[i])); }
+GQA_INLINE Vec mul(Vec a, Vec b) { GQA_EACH(vmulq_f32(a.q[i], b.q[i])); }
+GQA_INLINE Vec div(Vec a, Vec b) { GQA_EACH(vdivq_f32(a.q[i], b.q[i])); }
+GQA_INLINE Vec fma(Vec a, Vec b, Vec c) { GQA_EACH(vfmaq_f32(c.q[i], a.q[i], b.q[i])); }
+GQA_INLINE Vec max(Vec a, Vec b) { GQA_EACH(vbslq_f32(vcgtq_f32(a.q[i], b.q[i]), a.q[i], b.q[i])); }
+GQA_INLINE Vec min(Vec a, Vec b) { GQA_EACH(vbslq_f32(vcltq_f32(a.q[i], b.q[i]), a.q[i], b.q[i])); }
+GQA_INLINE Vec roundEven(Vec a) { GQA_EACH(vrndnq_f32(a.q[i])); }
+GQA_INLINE Vec timesPow2(Vec a, Vec n) {
+  // vcvtnq gives 0 for NaN, so a NaN keeps its bits.
+  GQA_EACH(vreinterpretq_f32_s32(
+      vaddq_s32(vreinterpretq_s32_f32(a.q[i]), vshlq_n_s32(vcvtnq_s32_f32(n.q[i]), 23))));
+}
+GQA_INLINE Vec whereLess(Vec a, Vec b, Vec yes, Vec no) {
+  GQA_EACH(vbslq_f32(vcltq_f32(a.q[i], b.q[i]), yes.q[i], no.q[i]));
+}
+GQA_INLINE int32x4_t laneIndex(int i) {
+  static const int32_t base[4] = {0, 1, 2, 3};
+  return vaddq_s32(vld1q_s32(base), vdupq_n_s32(4 * i));
+}
+GQA_INLINE Vec whereLane(int64_t first, int64_t last, Vec yes, Vec no) {
+  const int32x4_t lo = vdupq_n_s32(int32_t(first)), hi = vdupq_n_s32(int32_t(last));
+  GQA_EACH(vbslq_f32(vandq_u32(vcgeq_s32(laneIndex(i), lo), vcltq_s32(laneIndex(i), hi)), yes.q[i], no.q[i]));
+}
+GQA_INLINE Vec whereByte(const uint8_t* bytes, Vec yes, Vec no) {
+  const uint8x16_t b = vld1q_u8(bytes);
+  const uint8x16_t seen = vtstq_u8(b, b);  // 0xff or 0
+  const int16x8_t half[2] = {vmovl_s8(vget_low_s8(vreinterpretq_s8_u8(seen))),
+                             vmovl_s8(vget_high_s8(vreinterpretq_s8_u8(seen)))};
+  const int32x4_t wide[4] = {vmovl_s16(vget_low_s16(half[0])), vmovl_s16(vget_high_s16(half[0])),
+                             vmovl_s16(vget_low_s16(half[1])), vmovl_s16(vget_high_s16(half[1]))};
+  GQA_EACH(vbslq_f32(vreinterpretq_u32_s32(wide[i]), yes.q[i], no.q[i]));
+}
+// Compare and select, not vmaxvq: a NaN lane must not hide the others' maximum.
+GQA_INLINE float reduceMax(Vec a) {
+  float lanes[16];
+  store(lanes, a);
+  float m = lanes[0];
+  for (int i = 1; i < 16; ++i) m = lanes[i] > m ? lanes[i] : m;
+  return m;
+}
+GQA_INLINE float reduceAdd(Vec a) {
+  return vaddvq_f32(vaddq_f32(vaddq_f32(a.q[0], a.q[1]), vaddq_f32(a.q[2], a.q[3])));
+}
+
+GQA_INLINE Vec loadF16(const uint16_t* p) { GQA_EACH(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)))); }
+GQA_INLINE void storeF16(uint16_t* p, Vec a) {
+  for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.q[i])));
+}
+GQA_INLINE Vec loadBf16(const uint16_t* p) { GQA_EACH(vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16))); }
+GQA_INLINE Vec loadBf16Even(const uint16_t* pairs) {
+  GQA_EACH(vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_u16(vld1q_u16(pairs + 8 * i)), 16)));
+}
+GQA_INLINE Vec loadBf16Odd(const uint16_t* pairs) {
+  GQA_EACH(vreinterpretq_f32_u32(
+      vandq_u32(vreinterpretq_u32_u16(vld1q_u16(pairs + 8 * i)), vdupq_n_u32(0xffff0000u))));
+}
+GQA_INLINE void storeBf16(uint16_t* p, Vec a) {
+  for (int i = 0; i < 4; ++i) {
+    const uint32x4_t bits = vreinterpretq_u32_f32(a.q[i]);
+    const uint32x4_t lsb = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t rounded = vaddq_u32(bits, vaddq_u32(lsb, vdupq_n_u32(0x7fff)));
+    const uint32x4_t quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
+    const uint32x4_t ordered = vceqq_f32(a.q[i], a.q[i]);
+    vst1_u16(p + 4 * i, vshrn_n_u32(vbslq_u32(ordered, rounded, quiet), 16));
+  }
+}
+
+GQA_INLINE void prefetchLine(const char* p) { __builtin_prefetch(p); }
+
+GQA_INLINE void transpose16(const float* src, int64_t stride, float* dst) {
+  for (int r = 0; r < 16; r += 4)
+    for (int c = 0; c < 16; c += 4) {
+      const float* p = src + r * stride + c;
+      const float32x4x2_t a = vtrnq_f32(vld1q_f32(p), vld1q_f32(p + stride));
+      const float32x4x2_t b = vtrnq_f32(vld1q_f32(p + 2 * stride), vld1q_f32(p + 3 * stride));
+      float* d = dst + c * 16 + r;
+      vst1q_f32(d, vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0])));
+      vst1q_f32(d + 16, vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1])));
+      vst1q_f32(d + 32, vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0])));
+      vst1q_f32(d + 48, vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1])));
+    }
+}
+
+#undef GQA_EACH
+}  // namespace
+}  // namespace gqa

@@ -1,0 +1,7 @@
+#include "../simd/scalar.h"
+#include "table.h"
+#include "tables.h"
+
+namespace gqa {
+GQA_OP_TABLE(scalar)
+}

@@ -1,0 +1,20 @@
+// Every kernel in terms of the vector type included before this file, and the table of them. Included once per target.
+#pragma once
+#include <cmath>
+#include <cstring>
+
+#include "../kernels/math.h"
+#include "../kernels/panel.h"
+#include "../kernels/rows.h"
+#include "../kernels/pack.h"
+#include "../kernels/states.h"
+#include "../kernels/scores.h"
+#include "../kernels/attend.h"
+#include "../kernels/linear.h"
+#include "../kernels/elementwise.h"
+#include "../kernels/probe.h"
+
+#define GQA_OP_TABLE(name)                                                                                          \
+  const OpTable name##Table = {#name,       attendScratchFloats, attendTask, initStates, mergeStates, finishRows,   \
+                               storeTokens, packWeightPanels,    linearPanels, rmsNormRows, ropeTokens, swigluRow, \
+                               addRow,      convertRow,          probeReadBytes, probeMultiplyAdds};
