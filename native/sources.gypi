@@ -8,6 +8,7 @@
       "native/runtime/elementwise.cc",
       "native/runtime/linear.cc",
       "native/runtime/memory.cc",
+      "native/runtime/merge.cc",
       "native/runtime/probe.cc",
       "native/runtime/thread_pool.cc",
       "native/targets/scalar.cc"
