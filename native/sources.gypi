@@ -9,6 +9,7 @@
       "native/runtime/linear.cc",
       "native/runtime/memory.cc",
       "native/runtime/merge.cc",
+      "native/runtime/merge.cc",
       "native/runtime/probe.cc",
       "native/runtime/thread_pool.cc",
       "native/targets/scalar.cc"

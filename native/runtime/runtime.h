@@ -17,11 +17,11 @@ const OpTable* opTable();
 const char* dispatchReason();
 bool prefetchPays();
 
-// ---- attend.cc, linear.cc, elementwise.cc
+// ---- attend.cc, merge.cc, linear.cc, elementwise.cc
 Status attend(const AttendProblem& problem, CancelFlag cancel);
 void store(const StoreProblem& problem);
-// out and lse are those of the merged state; parts have `count` entries.
-void merge(const void* const* outs, const float* const* lses, int64_t count, DType type, void* out, float* lse,
+// out and lse are those of the merged state; parts have `count` entries. False when memory is short.
+bool merge(const void* const* outs, const float* const* lses, int64_t count, DType type, void* out, float* lse,
            int64_t rows, int64_t valueDim);
 void packWeights(const WeightsView& weights, const void* weight, DType type);
 void linear(const LinearProblem& problem);
