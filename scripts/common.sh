@@ -1,0 +1,35 @@
+# Sourced by the test scripts and .ci/run.
+
+# need COMMAND PACKAGE: installs the Debian package where it can; ends the script, with the reason, where it cannot.
+need() {
+  command -v "$1" >/dev/null && return
+  if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    local install=(apt-get install -y --no-install-recommends "$2")
+    { "${install[@]}" || { apt-get update && "${install[@]}"; }; } </dev/null >/dev/null 2>&1 || true
+  fi
+  command -v "$1" >/dev/null && return
+  echo "$(basename "$0"): $1 not found (Debian package $2), skipped"
+  exit 0
+}
+
+# addon_folder BUILD: prints a folder that lib/backend takes the addon of BUILD from, through GQA_PREBUILD.
+addon_folder() {
+  mkdir -p "$1/package"
+  ln -sfn .. "$1/package/build"
+  echo "$PWD/$1/package"
+}
+
+# expect_isa EXPECTED COMMAND...: the package, left to itself under COMMAND (a Node), chooses this instruction set.
+expect_isa() {
+  local expected=$1 chosen
+  shift
+  chosen=$("$@" -p "require('./dist/lib').backend().isa") || chosen="an exit status of $?"
+  if [ "$chosen" = "$expected" ]; then
+    echo "chooses $expected"
+    echo '1 passed, 0 failed'
+  else
+    echo "expected to choose $expected, got $chosen"
+    echo '0 passed, 1 failed'
+    failed=1
+  fi
+}
