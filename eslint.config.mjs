@@ -1,6 +1,6 @@
 import js from '@eslint/js';
 import tseslint from 'typescript-eslint';
-import layers from './scripts/lint/layers.mjs';
+import layers from './scripts/lint/layers.js';
 
 const NODE_GLOBALS = ['require', 'module', '__dirname', 'process', 'console'];
 

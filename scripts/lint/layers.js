@@ -1,6 +1,7 @@
+'use strict';
 // The import rules of lib/, as an ESLint rule:
 // cli -> model, toolkit -> nn -> attention, kv-cache -> backend -> core; format -> core.
-import { posix } from 'node:path';
+const { posix } = require('node:path');
 
 const BELOW_ATTENTION = ['backend', 'core'];
 const BELOW_NN = ['attention', 'kv-cache', ...BELOW_ATTENTION];
@@ -28,7 +29,7 @@ function layerOf(pathInLib) {
 }
 
 /** The problem of importing `source` in the file at `pathInLib`; null where it is allowed. */
-export function importProblem(pathInLib, source) {
+function importProblem(pathInLib, source) {
   if (ADDON.test(source)) {
     const allowed = pathInLib.replace(/\.ts$/, '') === ADDON_LOADER;
     return allowed ? null : `only lib/${ADDON_LOADER}.ts may load the addon`;
@@ -65,4 +66,4 @@ const layers = {
   },
 };
 
-export default { rules: { layers } };
+module.exports = { importProblem, rules: { layers } };
