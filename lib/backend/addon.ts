@@ -1,0 +1,57 @@
+/** What the addon exports (native/binding/addon.cc), as types; native.ts loads it. */
+import type { FloatData } from '../core/dtype';
+import type { CancelFlag } from './contract';
+import type { Status } from './parameters';
+
+/** An external value that owns pages of memory; freed by `release` or by the garbage collector. */
+export type Handle = object;
+
+/** q, out, then k and v or block ids and arena, then whatever the flags announce. */
+export type AttendArrays = [
+  q: FloatData,
+  out: FloatData,
+  kOrIds: FloatData | Int32Array,
+  vOrArena: FloatData | Handle,
+  lse: Float32Array | null,
+  mask: Uint8Array | null,
+  bias: Float32Array | null,
+  alibiSlopes: Float32Array | null,
+  sinkLogits: Float32Array | null,
+];
+
+export interface AddonInfo {
+  isa: string;
+  /** Threads that share a call when nothing limits them. */
+  threads: number;
+  /** Why this instruction set and this thread count. */
+  reason: string;
+  /** What was forced and cannot be had; empty if nothing. */
+  error: string;
+}
+
+/** Each operation leaves its Status in parameters[0]. */
+export interface Addon {
+  parameterVersion: number;
+  parameters: Float64Array;
+  info(): AddonInfo;
+  threads(): number;
+  limitThreads(threads: number): void;
+
+  createArena(): Handle;
+  packWeights(weight: FloatData): Handle;
+  release(handle: Handle): void;
+
+  store(k: FloatData, v: FloatData, ids: Int32Array, arena: Handle): void;
+  attend(...arrays: AttendArrays): void;
+  /** Undefined where the call was refused. */
+  attendAsync(...arrays: [...AttendArrays, CancelFlag]): Promise<Status> | undefined;
+  merge(outs: FloatData[], lses: Float32Array[], out: FloatData, lse: Float32Array): void;
+  linear(x: Float32Array, weights: Handle, out: Float32Array, bias: Float32Array | null): void;
+  rmsNorm(x: Float32Array, weight: Float32Array, out: Float32Array): void;
+  rope(x: Float32Array, cos: Float32Array, sin: Float32Array): void;
+  swiglu(gate: Float32Array, up: Float32Array, out: Float32Array): void;
+  add(x: Float32Array, y: Float32Array): void;
+  convert(from: FloatData, to: FloatData): void;
+  probeRead(buffer: Uint8Array): void;
+  probeFma(iterations: number): number;
+}

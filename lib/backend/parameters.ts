@@ -1,0 +1,114 @@
+/**
+ * Slots of the Float64Array through which numbers reach the addon: reading a slot is far cheaper there than reading a
+ * property or an argument. native/binding/parameters.h has the same lists (test/unit/backend compares them); raise
+ * VERSION in both when a list changes, so that an addon built from other lists is refused.
+ */
+export const PARAMETER_VERSION = 1;
+
+/** What a call leaves behind: a Status and, where an argument was refused, its position. */
+export const enum Result {
+  status,
+  argument,
+}
+
+export const enum Status {
+  ok,
+  cancelled,
+  outOfMemory,
+  tooSmall,
+  inconsistent,
+}
+
+/** Bits of AttendSlot.flags. */
+export const enum AttendFlag {
+  cache = 1,
+  causal = 2,
+  lse = 4,
+  mask = 8,
+  bias = 16,
+  alibi = 32,
+  sinkLogits = 64,
+}
+
+export const enum AttendSlot {
+  flags = 2,
+  qDtype,
+  outDtype,
+  kvDtype,
+  batch,
+  queryTokens,
+  keyTokens,
+  heads,
+  kvHeads,
+  headDim,
+  valueDim,
+  window,
+  sinkTokens,
+  scale,
+  softcap,
+  maskBatchStride,
+  maskHeadStride,
+  biasBatchStride,
+  biasHeadStride,
+  dropout,
+  dropoutSeed,
+  sinkBlocks,
+  ringBlocks,
+}
+
+export const enum StoreSlot {
+  dtype = 2,
+  from,
+  count,
+  position,
+  sinkBlocks,
+  ringBlocks,
+}
+
+export const enum ArenaSlot {
+  dtype = 2,
+  kvHeads,
+  headDim,
+  valueDim,
+  blockTokens,
+  blocks,
+  bytes,
+}
+
+export const enum WeightsSlot {
+  dtype = 2,
+  rows,
+  columns,
+  bytes,
+}
+
+export const enum MergeSlot {
+  dtype = 2,
+  rows,
+  valueDim,
+}
+
+export const enum LinearSlot {
+  tokens = 2,
+  hasBias,
+}
+
+export const enum RmsNormSlot {
+  tokens = 2,
+  dim,
+  eps,
+}
+
+export const enum RopeSlot {
+  tokens = 2,
+  heads,
+  headDim,
+  rotaryDim,
+  interleaved,
+}
+
+export const enum CountSlot {
+  count = 2,
+  fromDtype,
+  toDtype,
+}
