@@ -36,7 +36,7 @@ const INTEGER_RANGE = {
 } as const;
 
 /** Symbol.dispose, or a symbol of our own on a Node that lacks it. */
-const disposeSymbol: typeof Symbol.dispose =
+export const disposeSymbol: typeof Symbol.dispose =
   Symbol.dispose ?? (Symbol.for('gqa.dispose') as unknown as typeof Symbol.dispose);
 
 export class Tensor<D extends DType = DType> {

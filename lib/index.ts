@@ -1,0 +1,10 @@
+/** The public exports of gqa, and nothing else. */
+export * from './attention';
+export { backend } from './backend';
+export type { BackendInfo } from './backend/contract';
+export type { DType, FloatDType, TypedArrayOf } from './core/dtype';
+export { GqaError } from './core/errors';
+export type { GqaErrorCode, GqaErrorDetails } from './core/errors';
+export { Tensor } from './core/tensor';
+export { KvCache, KvLayer, KvSequence } from './kv-cache/kv-cache';
+export type { KvCacheOptions } from './kv-cache/kv-cache';
