@@ -72,6 +72,13 @@ function describeOutcome({ name, passed, failed, skipped, ok }: Outcome): string
   return `${name}: ${counts.join(', ')}${ok ? '' : '  FAILED'}`;
 }
 
+/** The sum, alone on the last line for scripts to read; a run that broke without a failed test counts as one failure. */
+function closingLine(outcomes: Outcome[]): string {
+  const passed = outcomes.reduce((sum, o) => sum + o.passed, 0);
+  const failed = outcomes.reduce((sum, o) => sum + (o.ok ? 0 : Math.max(1, o.failed)), 0);
+  return `${passed} passed, ${failed} failed`;
+}
+
 function main(): void {
   const given = process.argv.slice(2);
   const targetsOnly = given.includes('--targets-only');
@@ -88,6 +95,7 @@ function main(): void {
     outcomes.push(runJest(target, targetEnvironment(target), [suites, ...jestArguments]));
   }
   console.log(`\n${outcomes.map(describeOutcome).join('\n')}`);
+  console.log(closingLine(outcomes));
   process.exitCode = outcomes.every((o) => o.ok) ? 0 : 1;
 }
 
