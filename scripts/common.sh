@@ -33,3 +33,17 @@ expect_isa() {
     failed=1
   fi
 }
+
+# path_without_compilers FOLDER: fills FOLDER with links to every program on PATH but compilers and build tools.
+path_without_compilers() {
+  local folder program
+  mkdir "$1"
+  while read -r -d : folder; do
+    for program in "$folder"/*; do
+      case ${program##*/} in
+        *gcc* | *g++* | *c++* | *clang* | cc | make | gmake | ninja* | cmake*) ;;
+        *) [ -e "$1/${program##*/}" ] || ln -s "$program" "$1/" 2>/dev/null || true ;;
+      esac
+    done
+  done <<<"$PATH:"
+}
