@@ -56,6 +56,8 @@ export class Tensor<D extends DType = DType> {
     this.size = size;
     this.byteLength = size * DTYPE_BYTES[dtype];
     this.storage = storage;
+    // Kernels trust the shape: no assignment from JavaScript may change it behind the checks.
+    Object.freeze(this);
   }
 
   /**

@@ -118,16 +118,21 @@ export function checkedProduct(sizes: readonly number[], argument: string): numb
   return product;
 }
 
+function isSize(value: unknown): boolean {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
 /** A frozen copy of a shape. */
 export function requireShape(value: unknown, argument: string): readonly number[] {
   if (!Array.isArray(value)) {
     throw expectedError('INVALID_ARGUMENT', argument, 'an array of sizes', describe(value));
   }
-  const shape: number[] = [];
-  for (let i = 0; i < value.length; i++) {
-    shape.push(requireInteger(value[i], `${argument}[${i}]`, 0));
+  const shape = value.slice() as unknown[];
+  for (let i = 0; i < shape.length; i++) {
+    // The name of the dimension is put together only for an error.
+    if (!isSize(shape[i])) requireInteger(shape[i], `${argument}[${i}]`, 0);
   }
-  return Object.freeze(shape);
+  return Object.freeze(shape) as readonly number[];
 }
 
 /** Elements of a shape; their bytes are addressable too. */
