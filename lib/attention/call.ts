@@ -4,7 +4,6 @@
  */
 import type { AttendArgs, Broadcast, TensorSource } from '../backend/contract';
 import type { FloatDType } from '../core/dtype';
-import { IDLE } from '../core/storage';
 import { Tensor } from '../core/tensor';
 import { checkRank, requireFloatTensor } from '../core/validate';
 import type { KvCache } from '../kv-cache/kv-cache';

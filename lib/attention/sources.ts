@@ -91,7 +91,7 @@ export function fillFromLayer(call: AttentionCall, q: Tensor<FloatDType>, layer:
   checkHeld(args, layer.start, cache.sinkTokens);
 }
 
-function narrowedWindow(value: unknown, largest: number): number {
+export function narrowedWindow(value: unknown, largest: number): number {
   const window = requireWindow(value, 'options.window');
   if (window > largest) {
     const expected = `at most the cache's window of ${largest}`;
@@ -101,7 +101,7 @@ function narrowedWindow(value: unknown, largest: number): number {
 }
 
 /** A cache without a window holds every position, so any number of sink tokens is a narrowing there. */
-function narrowedSinks(value: unknown, largest: number): number {
+export function narrowedSinks(value: unknown, largest: number): number {
   const sinkTokens = requireInteger(value, 'options.sinkTokens', 0);
   if (sinkTokens > largest) {
     const expected = `at most the cache's ${largest} sink tokens`;
