@@ -10,7 +10,9 @@
       "native/runtime/memory.cc",
       "native/runtime/merge.cc",
       "native/runtime/merge.cc",
+      "native/runtime/platform.cc",
       "native/runtime/probe.cc",
+      "native/runtime/thread_limits.cc",
       "native/runtime/thread_pool.cc",
       "native/targets/scalar.cc"
     ],
