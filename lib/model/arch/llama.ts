@@ -1,0 +1,165 @@
+/**
+ * The Llama architecture: token embedding, pre-norm blocks of grouped-query attention (RoPE, half-split) and a SwiGLU
+ * MLP, a final RMSNorm and an output head, which may be the embedding again. Weights keep their checkpoint's dtype;
+ * activations are f32.
+ */
+import type { FloatDType } from '../../core/dtype';
+import { expectedError, GqaError } from '../../core/errors';
+import { KvCache } from '../../kv-cache/kv-cache';
+import type { KvSequence } from '../../kv-cache/kv-cache';
+import { checkTokenIds, Embedding } from '../../nn/embedding';
+import { longestChunk } from '../../nn/chunks';
+import { Linear } from '../../nn/linear';
+import { RmsNorm } from '../../nn/rms-norm';
+import { Rope } from '../../nn/rope';
+import { BlockScratch, TransformerBlock } from '../../nn/transformer-block';
+import type { LanguageModel, ModelConfig, WeightSource } from '../types';
+
+/**
+ * Tokens that go through the layers together. Enough for the matrix products to read each weight once for many
+ * tokens; few enough for the activations of a chunk to stay in the outer caches.
+ */
+const CHUNK_TOKENS = 256;
+
+/** Reads the weights and returns the model. @throws GqaError INVALID_FILE, OUT_OF_MEMORY */
+export function loadLlama(config: ModelConfig, weights: WeightSource): LanguageModel {
+  const { hiddenSize, vocabSize, rmsNormEps } = config;
+  const table = weights.load('model.embed_tokens.weight', [vocabSize, hiddenSize]);
+  const rope = new Rope({ headDim: config.headDim, ...config.rope });
+  const blocks = Array.from({ length: config.layers }, (_, i) =>
+    loadBlock(config, weights, `model.layers.${i}.`, rope),
+  );
+  const norm = weights.load('model.norm.weight', [hiddenSize]);
+  const head = config.tiedEmbeddings
+    ? table
+    : weights.load('lm_head.weight', [vocabSize, hiddenSize]);
+  return new Llama(
+    config,
+    new Embedding(table),
+    blocks,
+    new RmsNorm(norm, rmsNormEps),
+    new Linear(head),
+  );
+}
+
+function loadBlock(
+  config: ModelConfig,
+  weights: WeightSource,
+  prefix: string,
+  rope: Rope,
+): TransformerBlock {
+  const { hiddenSize, intermediateSize, heads, kvHeads, headDim } = config;
+  const norm = (name: string): RmsNorm =>
+    new RmsNorm(weights.load(`${prefix}${name}.weight`, [hiddenSize]), config.rmsNormEps);
+  const linear = (name: string, out: number, input: number, bias: boolean): Linear =>
+    new Linear(
+      weights.load(`${prefix}${name}.weight`, [out, input]),
+      bias ? weights.load(`${prefix}${name}.bias`, [out]) : null,
+    );
+  const { attentionBias, mlpBias } = config;
+  const layers = {
+    attentionNorm: norm('input_layernorm'),
+    query: linear('self_attn.q_proj', heads * headDim, hiddenSize, attentionBias),
+    key: linear('self_attn.k_proj', kvHeads * headDim, hiddenSize, attentionBias),
+    value: linear('self_attn.v_proj', kvHeads * headDim, hiddenSize, attentionBias),
+    output: linear('self_attn.o_proj', hiddenSize, heads * headDim, attentionBias),
+    mlpNorm: norm('post_attention_layernorm'),
+    gate: linear('mlp.gate_proj', intermediateSize, hiddenSize, mlpBias),
+    up: linear('mlp.up_proj', intermediateSize, hiddenSize, mlpBias),
+    down: linear('mlp.down_proj', hiddenSize, intermediateSize, mlpBias),
+  };
+  return new TransformerBlock(layers, rope);
+}
+
+class Llama implements LanguageModel {
+  private readonly scratch: BlockScratch;
+  /** The residual stream of a chunk, [CHUNK_TOKENS, hiddenSize]. */
+  private readonly x: Float32Array;
+  private disposed = false;
+
+  constructor(
+    readonly config: ModelConfig,
+    private readonly embedding: Embedding,
+    private readonly blocks: readonly TransformerBlock[],
+    private readonly norm: RmsNorm,
+    private readonly head: Linear,
+  ) {
+    this.scratch = new BlockScratch(config, CHUNK_TOKENS);
+    this.x = new Float32Array(CHUNK_TOKENS * config.hiddenSize);
+  }
+
+  get bytes(): number {
+    const parts = [this.embedding, ...this.blocks, this.norm, this.head];
+    return parts.reduce((sum, part) => sum + part.bytes, 0);
+  }
+
+  /** A windowed cache is given room for a whole chunk beside its window, so that prompts need not be fed in morsels. */
+  createCache(options: {
+    capacity: number;
+    dtype: FloatDType;
+    window?: number;
+    sinkTokens?: number;
+  }): KvCache {
+    const { layers, kvHeads, headDim } = this.config;
+    const { window = Infinity, sinkTokens = 0 } = options;
+    const chunked = window === Infinity ? 0 : sinkTokens + window + CHUNK_TOKENS - 1;
+    const capacity = Math.max(options.capacity, chunked);
+    return new KvCache({ ...options, layers, kvHeads, headDim, capacity });
+  }
+
+  /**
+   * @throws GqaError EMPTY_PROMPT, OUT_OF_RANGE (an id outside the vocabulary), CONTEXT_EXCEEDED (more than a cache
+   *   without a window has left), DISPOSED or BUSY, before anything is appended
+   */
+  forward(ids: ArrayLike<number>, sequence: KvSequence, want: 'last' | 'all'): Float32Array {
+    this.checkForward(ids, sequence);
+    const { vocabSize } = this.config;
+    const logits = new Float32Array((want === 'all' ? ids.length : 1) * vocabSize);
+    for (let from = 0, to; from < ids.length; from = to) {
+      to = Math.min(ids.length, from + CHUNK_TOKENS, from + longestChunk(sequence));
+      const tokens = to - from;
+      this.transform(ids, from, tokens, sequence);
+      if (want === 'all') this.predict(0, tokens, logits.subarray(from * vocabSize));
+      else if (to === ids.length) this.predict(tokens - 1, 1, logits);
+    }
+    return logits;
+  }
+
+  /** Runs ids[from .. from + tokens) through all blocks; x is then their last hidden state. */
+  private transform(
+    ids: ArrayLike<number>,
+    from: number,
+    tokens: number,
+    sequence: KvSequence,
+  ): void {
+    this.embedding.apply(ids, this.x, from, tokens);
+    this.blocks.forEach((block, layer) => {
+      block.forward(this.x, tokens, sequence, layer, this.scratch);
+    });
+  }
+
+  /** Logits of rows [first, first + tokens) of x into out [tokens, vocabSize]. */
+  private predict(first: number, tokens: number, out: Float32Array): void {
+    const { hidden } = this.scratch;
+    this.norm.apply(this.x.subarray(first * this.config.hiddenSize), hidden, tokens);
+    this.head.apply(hidden, out, tokens);
+  }
+
+  private checkForward(ids: ArrayLike<number>, sequence: KvSequence): void {
+    if (this.disposed) throw new GqaError('DISPOSED', 'This model was disposed');
+    if (ids.length === 0) throw expectedError('EMPTY_PROMPT', 'ids', 'at least one token', 'none');
+    checkTokenIds(ids, this.config.vocabSize);
+    sequence.checkUsable('sequence');
+    const left = sequence.cache.capacity - sequence.length;
+    if (sequence.cache.window === Infinity && ids.length > left) {
+      const expected = `at most ${left} tokens, what is left of the cache,`;
+      throw expectedError('CONTEXT_EXCEEDED', 'ids', expected, String(ids.length));
+    }
+  }
+
+  dispose(): void {
+    this.disposed = true;
+    for (const block of this.blocks) block.dispose();
+    this.head.dispose();
+  }
+}

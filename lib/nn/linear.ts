@@ -1,0 +1,69 @@
+/**
+ * y = x W^T + b: x [..., inFeatures] f32, W [outFeatures, inFeatures] in its checkpoint's dtype, packed once for the
+ * backend; sums are f32.
+ */
+import { getBackend } from '../backend';
+import type { Backend, PackedWeights } from '../backend/contract';
+import { GqaError } from '../core/errors';
+import { Tensor } from '../core/tensor';
+import { checkRoom, checkWeights, inputRows, widen } from './inputs';
+import type { Weights } from './inputs';
+
+export class Linear {
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+  private readonly backend: Backend = getBackend();
+  private readonly bias: Float32Array | null;
+  private packed: PackedWeights | null;
+
+  /**
+   * Copies weight [outFeatures, inFeatures] (f32, f16 or bf16) into the backend's order, and bias [outFeatures].
+   * @throws GqaError INVALID_ARGUMENT, INVALID_DTYPE, INVALID_RANK, INVALID_SHAPE or OUT_OF_MEMORY
+   */
+  constructor(weight: Weights, bias: Weights | null = null) {
+    checkWeights('weight', weight, [undefined, undefined]);
+    [this.outFeatures, this.inFeatures] = weight.shape;
+    if (bias) checkWeights('bias', bias, [this.outFeatures]);
+    this.bias = bias && widen(bias).slice();
+    this.packed = this.backend.packWeights({
+      weight: weight.data,
+      dtype: weight.dtype,
+      rows: this.outFeatures,
+      columns: this.inFeatures,
+    });
+  }
+
+  /** Bytes of packed weights and bias. */
+  get bytes(): number {
+    return (this.packed?.bytes ?? 0) + (this.bias?.byteLength ?? 0);
+  }
+
+  /**
+   * Rows of plain arrays: x [tokens, inFeatures] into out [tokens, outFeatures], allocating nothing.
+   * @throws GqaError BUFFER_TOO_SMALL or DISPOSED
+   */
+  apply(x: Float32Array, out: Float32Array, tokens: number): void {
+    if (this.packed === null) throw new GqaError('DISPOSED', 'This linear layer was disposed');
+    checkRoom('x', x.length, tokens * this.inFeatures);
+    checkRoom('out', out.length, tokens * this.outFeatures);
+    this.backend.linear({ x, weights: this.packed, bias: this.bias, out, tokens });
+  }
+
+  /**
+   * x [..., inFeatures] f32, f16 or bf16 -> a new f32 tensor [..., outFeatures].
+   * @throws GqaError INVALID_RANK, INVALID_SHAPE, INVALID_DTYPE or DISPOSED
+   */
+  forward(x: Tensor): Tensor<'f32'> {
+    const rows = inputRows('x', x, this.inFeatures);
+    const tokens = rows.length / this.inFeatures;
+    const out = new Float32Array(tokens * this.outFeatures);
+    this.apply(rows, out, tokens);
+    return Tensor.view(out, [...x.shape.slice(0, -1), this.outFeatures]);
+  }
+
+  /** Frees the packed weights; the layer is of no use afterwards. */
+  dispose(): void {
+    this.packed?.dispose();
+    this.packed = null;
+  }
+}

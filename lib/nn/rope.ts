@@ -1,0 +1,158 @@
+/**
+ * Rotary position embedding: pair r of a head at position p is turned by the angle p * f[r],
+ *   f[r] = theta^(-2r / rotaryDim), rescaled for long contexts where the model says so.
+ * x [tokens, heads, headDim] f32, in place. Angles, cosines and sines are float64, rounded once to f32.
+ */
+import { getBackend } from '../backend';
+import type { Backend } from '../backend/contract';
+import { expectedError } from '../core/errors';
+import { requireBoolean, requireInteger } from '../core/validate';
+import { checkRoom, requirePositive } from './inputs';
+
+/** Llama-3's frequency scaling, plain linear scaling of the positions, or a divisor of each frequency. */
+export type RopeScaling =
+  | {
+      type: 'llama3';
+      factor: number;
+      lowFreqFactor: number;
+      highFreqFactor: number;
+      originalContext: number;
+    }
+  | { type: 'linear'; factor: number }
+  | { type: 'factors'; factors: readonly number[] };
+
+export interface RopeOptions {
+  headDim: number;
+  /** Leading elements of a head that are turned; even, at most headDim, which is the default. */
+  rotaryDim?: number;
+  /** Base of the frequencies; default 10,000. */
+  theta?: number;
+  scaling?: RopeScaling | null;
+  /** Pairs are (2r, 2r + 1) instead of (r, r + rotaryDim / 2). */
+  interleaved?: boolean;
+}
+
+/**
+ * The rotation of one model. Share one instance between layers: the cosines and sines of the last range of positions
+ * are kept.
+ */
+export class Rope {
+  readonly headDim: number;
+  readonly rotaryDim: number;
+  readonly interleaved: boolean;
+  /** f[r], radians per position, float64 [rotaryDim / 2]. */
+  readonly frequencies: Float64Array;
+
+  private readonly backend: Backend = getBackend();
+  private start = 0;
+  private tokens = 0;
+  private cos = new Float32Array(0);
+  private sin = new Float32Array(0);
+
+  /** @throws GqaError INVALID_ARGUMENT, OUT_OF_RANGE or NON_FINITE for options that make no rotation. */
+  constructor(options: RopeOptions) {
+    const { headDim, rotaryDim = headDim, theta = 10_000, scaling = null } = options;
+    requireInteger(headDim, 'headDim', 1);
+    requireInteger(rotaryDim, 'rotaryDim', 0, headDim);
+    if (rotaryDim % 2 !== 0) {
+      throw expectedError('OUT_OF_RANGE', 'rotaryDim', 'an even integer', String(rotaryDim));
+    }
+    requirePositive(theta, 'theta');
+    this.headDim = headDim;
+    this.rotaryDim = rotaryDim;
+    this.interleaved = requireBoolean(options.interleaved ?? false, 'interleaved');
+    this.frequencies = ropeFrequencies(rotaryDim, theta, scaling);
+  }
+
+  /**
+   * Turns x [tokens, heads, headDim] in place; its rows stand at positions start .. start + tokens - 1.
+   * @throws GqaError BUFFER_TOO_SMALL where x is shorter than that.
+   */
+  apply(x: Float32Array, tokens: number, heads: number, start: number): void {
+    checkRoom('x', x.length, tokens * heads * this.headDim);
+    if (tokens === 0) return;
+    this.prepare(start, tokens);
+    const { headDim, rotaryDim, interleaved, cos, sin } = this;
+    this.backend.rope({ x, cos, sin, tokens, heads, headDim, rotaryDim, interleaved });
+  }
+
+  /** Fills cos and sin [tokens, rotaryDim / 2] for the range, unless they hold it already. */
+  private prepare(start: number, tokens: number): void {
+    if (start === this.start && tokens <= this.tokens) return;
+    const pairs = this.frequencies.length;
+    if (this.cos.length < tokens * pairs) {
+      this.cos = new Float32Array(tokens * pairs);
+      this.sin = new Float32Array(tokens * pairs);
+    }
+    for (let t = 0, i = 0; t < tokens; t++) {
+      for (let r = 0; r < pairs; r++, i++) {
+        const angle = (start + t) * this.frequencies[r];
+        this.cos[i] = Math.cos(angle);
+        this.sin[i] = Math.sin(angle);
+      }
+    }
+    this.start = start;
+    this.tokens = tokens;
+  }
+}
+
+function ropeFrequencies(
+  rotaryDim: number,
+  theta: number,
+  scaling: RopeScaling | null,
+): Float64Array {
+  const rescale = frequencyRule(scaling, rotaryDim / 2);
+  return Float64Array.from({ length: rotaryDim / 2 }, (_, r) =>
+    rescale(theta ** ((-2 * r) / rotaryDim), r),
+  );
+}
+
+function frequencyRule(
+  scaling: RopeScaling | null,
+  pairs: number,
+): (frequency: number, pair: number) => number {
+  if (scaling === null) return (frequency) => frequency;
+  switch (scaling.type) {
+    case 'linear':
+      requirePositive(scaling.factor, 'scaling.factor');
+      return (frequency) => frequency / scaling.factor;
+    case 'llama3':
+      return llama3Rule(scaling);
+    case 'factors':
+      requireInteger(scaling.factors.length, 'scaling.factors.length', pairs, pairs);
+      scaling.factors.forEach((factor, r) => requirePositive(factor, `scaling.factors[${r}]`));
+      return (frequency, pair) => frequency / scaling.factors[pair];
+    default:
+      throw expectedError(
+        'INVALID_ARGUMENT',
+        'scaling.type',
+        "'llama3', 'linear' or 'factors'",
+        String((scaling as { type: unknown }).type),
+      );
+  }
+}
+
+/**
+ * Waves that turn less than lowFreqFactor times within the original context are slowed by `factor`, those that turn
+ * more than highFreqFactor times stay, and between the two the share of each is linear in the number of turns.
+ */
+function llama3Rule(scaling: RopeScaling & { type: 'llama3' }): (frequency: number) => number {
+  const { factor, lowFreqFactor: low, highFreqFactor: high, originalContext } = scaling;
+  requirePositive(factor, 'scaling.factor');
+  requirePositive(low, 'scaling.lowFreqFactor');
+  requirePositive(high, 'scaling.highFreqFactor');
+  requirePositive(originalContext, 'scaling.originalContext');
+  if (high <= low) {
+    throw expectedError(
+      'OUT_OF_RANGE',
+      'scaling.highFreqFactor',
+      `a number above lowFreqFactor (${low})`,
+      String(high),
+    );
+  }
+  return (frequency) => {
+    const turns = (originalContext * frequency) / (2 * Math.PI);
+    const kept = Math.min(1, Math.max(0, (turns - low) / (high - low)));
+    return kept * frequency + ((1 - kept) * frequency) / factor;
+  };
+}
