@@ -9,7 +9,6 @@
       "native/runtime/linear.cc",
       "native/runtime/memory.cc",
       "native/runtime/merge.cc",
-      "native/runtime/merge.cc",
       "native/runtime/platform.cc",
       "native/runtime/probe.cc",
       "native/runtime/thread_limits.cc",
