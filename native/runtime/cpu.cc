@@ -59,9 +59,9 @@ uint64_t readXcr0() {
 bool bit(uint32_t word, int index) { return ((word >> index) & 1u) != 0; }
 
 // Register state the system saves at a context switch (Intel SDM vol. 1, 13.3).
-constexpr uint64_t kYmmState = 0x6;        // xmm, ymm
-constexpr uint64_t kZmmState = 0xe6;       // and opmask, upper zmm, zmm16-31
-constexpr uint64_t kTileState = 0x60000;   // tile configuration, tile data
+constexpr uint64_t kYmmState = 0x6;       // xmm, ymm
+constexpr uint64_t kZmmState = 0xe6;      // and opmask, upper zmm, zmm16-31
+constexpr uint64_t kTileState = 0x60000;  // tile configuration, tile data
 
 void detect(CpuFeatures& f) {
   const Registers id = cpuid(0, 0);
@@ -141,14 +141,22 @@ void describe(CpuFeatures& f) {
     bool present;
     const char* name;
   } names[] = {
-      {f.avx2, "avx2"},           {f.fma, "fma"},
-      {f.f16c, "f16c"},           {f.avx512f, "avx512f"},
-      {f.avx512bw, "avx512bw"},   {f.avx512vl, "avx512vl"},
-      {f.avx512dq, "avx512dq"},   {f.avx512vnni, "avx512vnni"},
-      {f.avx512bf16, "avx512bf16"}, {f.amxTile, "amx-tile"},
-      {f.amxBf16, "amx-bf16"},    {f.neon, "neon"},
-      {f.dotprod, "dotprod"},     {f.fp16, "fp16"},
-      {f.bf16, "bf16"},           {f.i8mm, "i8mm"},
+      {f.avx2, "avx2"},
+      {f.fma, "fma"},
+      {f.f16c, "f16c"},
+      {f.avx512f, "avx512f"},
+      {f.avx512bw, "avx512bw"},
+      {f.avx512vl, "avx512vl"},
+      {f.avx512dq, "avx512dq"},
+      {f.avx512vnni, "avx512vnni"},
+      {f.avx512bf16, "avx512bf16"},
+      {f.amxTile, "amx-tile"},
+      {f.amxBf16, "amx-bf16"},
+      {f.neon, "neon"},
+      {f.dotprod, "dotprod"},
+      {f.fp16, "fp16"},
+      {f.bf16, "bf16"},
+      {f.i8mm, "i8mm"},
   };
   const char* vendor = f.intel ? "Intel" : f.amd ? "AMD" : "CPU";
   int used = std::snprintf(f.text, sizeof f.text, "%s:", vendor);

@@ -1,0 +1,33 @@
+// Operating system calls of the thread pool.
+#include "platform.h"
+
+#if defined(_WIN32)
+#include <windows.h>
+#else
+#include <dlfcn.h>
+#endif
+
+namespace gqa {
+namespace {
+
+bool pin() {
+#if defined(_WIN32)
+  HMODULE self;
+  return GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
+                            reinterpret_cast<LPCWSTR>(&pinLibrary), &self) != 0;
+#else
+  Dl_info self;
+  if (dladdr(reinterpret_cast<void*>(&pinLibrary), &self) == 0) return false;
+  // Null in a program that links this statically, which cannot be unloaded anyway.
+  return dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE) != nullptr;
+#endif
+}
+
+}  // namespace
+
+void pinLibrary() {
+  static const bool pinned = pin();
+  (void)pinned;
+}
+
+}  // namespace gqa
