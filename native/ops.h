@@ -19,10 +19,13 @@ namespace gqa {
 
 enum class DType : int32_t { f32 = 0, f16 = 1, bf16 = 2, i8 = 3, u8 = 4, i32 = 5 };
 
-// Lanes of a panel, the unit of every packed layout: 16 tokens of K, 16 dims of V, 16 output features of a weight.
+// Lanes of a vector: tokens of K, dims of V, output features of a weight. Packed layouts are made of panels of up to 64
+// lanes (the last of a layout may be 16, 32 or 48 wide), each [contraction step / k][lanes][k]: a pass over a panel
+// walks memory in order, and one row of it feeds as many accumulators as the widest registers hold.
 constexpr int64_t kLanes = 16;
-// Token slots of a block at most; a block's scores for one row stay in L1.
-constexpr int64_t kMaxBlockTokens = 64;
+constexpr int64_t kPanelLanes = 64;
+// Token slots of a block at most: one panel of keys; its scores for one row stay in L1.
+constexpr int64_t kMaxBlockTokens = kPanelLanes;
 
 GQA_INLINE constexpr int64_t roundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -30,18 +33,39 @@ GQA_INLINE constexpr int64_t roundUp(int64_t n, int64_t multiple) { return (n + 
 GQA_INLINE constexpr int64_t panelStep(DType t) { return t == DType::bf16 ? 2 : 1; }
 GQA_INLINE constexpr int64_t elementBytes(DType t) { return t == DType::f32 ? 4 : 2; }
 
-// One block of one KV head: K panels [blockTokens/16][headDim/k][16 tokens][k], then
-// V panels [valueDim/16][blockTokens/k][16 dims][k], k = panelStep(dtype). headDim is padded to k, valueDim to 16.
+// Panels of `lanes` lanes (padded to 16) over `steps` contraction steps (padded to k).
+struct PanelLayout {
+  DType dtype;
+  int64_t lanes, steps;
+
+  GQA_INLINE int64_t vectors() const { return roundUp(lanes, kLanes) / kLanes; }
+  GQA_INLINE int64_t paddedSteps() const { return roundUp(steps, panelStep(dtype)); }
+  // 16 lanes of a row, with their k steps.
+  GQA_INLINE int64_t vectorBytes() const { return kLanes * panelStep(dtype) * elementBytes(dtype); }
+  GQA_INLINE int64_t panelBytes() const {
+    return paddedSteps() / panelStep(dtype) * vectorBytes() * (kPanelLanes / kLanes);
+  }
+  GQA_INLINE int64_t bytes() const { return paddedSteps() / panelStep(dtype) * vectorBytes() * vectors(); }
+  // Vectors of a row in the panel that holds vector v, and where that vector's first row lies.
+  GQA_INLINE int64_t rowVectors(int64_t v) const {
+    const int64_t first = v / (kPanelLanes / kLanes) * (kPanelLanes / kLanes);
+    return vectors() - first < kPanelLanes / kLanes ? vectors() - first : kPanelLanes / kLanes;
+  }
+  GQA_INLINE int64_t rowBytes(int64_t v) const { return rowVectors(v) * vectorBytes(); }
+  GQA_INLINE int64_t vectorOffset(int64_t v) const {
+    return v / (kPanelLanes / kLanes) * panelBytes() + v % (kPanelLanes / kLanes) * vectorBytes();
+  }
+};
+
+// One block of one KV head: K, a panel whose lanes are its tokens, then V, panels whose lanes are the value dims.
 struct BlockLayout {
   DType dtype;
   int64_t headDim, valueDim, blockTokens;
 
-  GQA_INLINE int64_t keyDim() const { return roundUp(headDim, panelStep(dtype)); }
-  GQA_INLINE int64_t keyPanelBytes() const { return keyDim() * kLanes * elementBytes(dtype); }
-  GQA_INLINE int64_t valuePanelBytes() const { return blockTokens * kLanes * elementBytes(dtype); }
-  GQA_INLINE int64_t valuePanels() const { return roundUp(valueDim, kLanes) / kLanes; }
-  GQA_INLINE int64_t valueOffset() const { return roundUp(blockTokens / kLanes * keyPanelBytes(), 64); }
-  GQA_INLINE int64_t bytes() const { return roundUp(valueOffset() + valuePanels() * valuePanelBytes(), 64); }
+  GQA_INLINE PanelLayout keys() const { return {dtype, blockTokens, headDim}; }
+  GQA_INLINE PanelLayout values() const { return {dtype, valueDim, blockTokens}; }
+  GQA_INLINE int64_t valueOffset() const { return roundUp(keys().bytes(), 64); }
+  GQA_INLINE int64_t bytes() const { return valueOffset() + roundUp(values().bytes(), 64); }
 };
 
 // One layer's storage, [kvHeads][blocks] blocks: a head's blocks lie together in memory.
@@ -103,15 +127,14 @@ struct StoreProblem {
   int64_t from, count, position;
 };
 
-// Packed weights: panels [rows/16][columns/k][16 rows][k], rows padded to 16 and columns to k with zeros.
+// Packed weights: panels whose lanes are the output features (rows) and whose steps are the input features (columns).
 struct WeightsView {
   char* base;
   DType dtype;
   int64_t rows, columns;
 
-  GQA_INLINE int64_t panelBytes() const { return roundUp(columns, panelStep(dtype)) * kLanes * elementBytes(dtype); }
-  GQA_INLINE int64_t panels() const { return roundUp(rows, kLanes) / kLanes; }
-  GQA_INLINE int64_t bytes() const { return panels() * panelBytes(); }
+  GQA_INLINE PanelLayout layout() const { return {dtype, rows, columns}; }
+  GQA_INLINE int64_t bytes() const { return layout().bytes(); }
 };
 
 struct LinearProblem {
@@ -147,9 +170,9 @@ struct AttendTask {
   int64_t batch, kvHead;
   int64_t firstRow, rows;
   int64_t firstKey, lastKey;
-  RowStates states;    // for this task's rows
-  float* scratch;      // attendScratchFloats floats, 64-byte aligned
-  bool prefetch;       // software prefetch of the next block pays on this machine
+  RowStates states;  // for this task's rows
+  float* scratch;    // attendScratchFloats floats, 64-byte aligned
+  bool prefetch;     // software prefetch of the next block pays on this machine
 };
 
 struct OpTable {
@@ -165,9 +188,10 @@ struct OpTable {
   void (*finish)(const AttendProblem&, int64_t batch, int64_t kvHead, int64_t firstRow, int64_t rows, const RowStates&);
 
   void (*store)(const StoreProblem&, int64_t kvHead);
-  void (*packWeights)(const WeightsView&, const void* weight, DType type, int64_t firstPanel, int64_t lastPanel);
-  // Output features of panels [firstPanel, lastPanel) for tokens [firstToken, lastToken).
-  void (*linear)(const LinearProblem&, int64_t firstPanel, int64_t lastPanel, int64_t firstToken, int64_t lastToken);
+  // Output features of vectors [first, last), 16 each.
+  void (*packWeights)(const WeightsView&, const void* weight, DType type, int64_t first, int64_t last);
+  // Output features of vectors [first, last), `first` at the start of a panel, for tokens [firstToken, lastToken).
+  void (*linear)(const LinearProblem&, int64_t first, int64_t last, int64_t firstToken, int64_t lastToken);
   void (*rmsNorm)(const float* x, const float* weight, float* out, int64_t tokens, int64_t dim, float eps);
   void (*rope)(const RopeProblem&, int64_t firstToken, int64_t lastToken);
   void (*swiglu)(const float* gate, const float* up, float* out, int64_t count);

@@ -32,10 +32,9 @@ GQA_INLINE bool allVisible(const AttendProblem& p, int64_t low, int64_t high, Ke
 
 // One block of one KV head, ready for the microkernel.
 struct KeyBlock {
-  DType type;
+  BlockLayout layout;
   const char* k;
   const char* v;
-  int64_t keyDim, keyPanelBytes, valuePanelBytes;
   int64_t prefetch;  // bytes to the block that comes next, 0 for none
 };
 
@@ -45,7 +44,6 @@ struct AttendContext {
   const AttendProblem& problem;
   int64_t group, blockTokens;
   int64_t queryStride;  // floats of a packed query row
-  int64_t valuePanels;
   bool plainScores;     // no feature touches scores before the softmax: log2 e is folded into the query
   float* query;
   float* scores;
@@ -72,8 +70,15 @@ GQA_INLINE AttendContext makeContext(const AttendTask& task) {
   float* scores = task.scratch + roundUp(task.rows * queryStride, kLanes);
   float* factors = scores + kScoreStride * kMaxTileRows;
   const bool plain = p.softcap == 0 && !p.bias.data && !p.alibiSlopes;
-  return {task, p, p.heads / p.kvHeads, p.arena.base ? p.arena.layout.blockTokens : kMaxBlockTokens, queryStride,
-          roundUp(p.valueDim, kLanes) / kLanes, plain, task.scratch, scores, factors,
+  return {task,
+          p,
+          p.heads / p.kvHeads,
+          p.arena.base ? p.arena.layout.blockTokens : kMaxBlockTokens,
+          queryStride,
+          plain,
+          task.scratch,
+          scores,
+          factors,
           reinterpret_cast<char*>(factors + kLanes * kMaxTileRows)};
 }
 
@@ -101,8 +106,7 @@ GQA_INLINE KeyBlock arenaBlock(const AttendContext& c, int64_t first) {
   const char* block = arena.block(c.task.kvHead, c.problem.table.slot(ordinal));
   const bool more = c.task.prefetch && first + c.blockTokens < c.task.lastKey;
   const int64_t ahead = more ? arena.block(c.task.kvHead, c.problem.table.slot(ordinal + 1)) - block : 0;
-  return {layout.dtype, block, block + layout.valueOffset(), layout.keyDim(), layout.keyPanelBytes(),
-          layout.valuePanelBytes(), ahead};
+  return {layout, block, block + layout.valueOffset(), ahead};
 }
 
 // Keys [keys.first, keys.last) of tensors k and v packed as f32 panels of the block that starts at `first`.
@@ -115,14 +119,12 @@ GQA_INLINE KeyBlock packedBlock(const AttendContext& c, int64_t first, KeyRange 
     const int64_t keyStride = p.kvHeads * p.headDim, valueStride = p.kvHeads * p.valueDim;
     const char* k = elementAt(p.k, p.kvType, token * keyStride + c.task.kvHead * p.headDim);
     const char* v = elementAt(p.v, p.kvType, token * valueStride + c.task.kvHead * p.valueDim);
-    packPanel(DType::f32, c.packed + (j - first) / kLanes * layout.keyPanelBytes(), p.kvType, k, keyStride, tokens,
-              p.headDim);
+    packVector(layout.keys(), c.packed, (j - first) / kLanes, p.kvType, k, keyStride, tokens);
     for (int64_t t = 0; t < tokens; ++t)
-      packValue(DType::f32, c.packed + layout.valueOffset(), layout.valuePanelBytes(), j - first + t, p.kvType,
-                elementAt(v, p.kvType, t * valueStride), p.valueDim);
+      packStep(layout.values(), c.packed + layout.valueOffset(), j - first + t, p.kvType,
+               elementAt(v, p.kvType, t * valueStride));
   }
-  return {DType::f32, c.packed, c.packed + layout.valueOffset(), layout.keyDim(), layout.keyPanelBytes(),
-          layout.valuePanelBytes(), 0};
+  return {layout, c.packed, c.packed + layout.valueOffset(), 0};
 }
 
 // Scores to weights, in place: folds the tile into max and sum and leaves each row's rescaling in c.factors.
@@ -151,33 +153,37 @@ GQA_INLINE void softmaxTile(const AttendContext& c, const ScoreTile& t, int64_t 
   }
 }
 
+// O = O * scale + P V over columns [lo, hi), for rows of weights that lie aStride apart.
+GQA_INLINE void accumulateValues(const AttendContext& c, const KeyBlock& b, const float* weights, int64_t rows,
+                                 int64_t lo, int64_t hi, float* out, const float* scale, int64_t prefetch) {
+  panelsProduct(b.layout.values(), b.v,
+                {weights, kScoreStride, nullptr, 0, lo, hi, out, c.task.states.stride, scale, prefetch}, rows, 0,
+                b.layout.values().vectors());
+}
+
 // False if a value of columns [lo, hi) is NaN or Infinity: v * 0 is then NaN.
-GQA_INLINE bool valuesFinite(const AttendContext& c, const KeyBlock& b, int64_t lo, int64_t hi) {
-  alignas(64) float product[kLanes];
+GQA_INLINE bool valuesFinite(const KeyBlock& b, int64_t lo, int64_t hi) {
   static const float zeros[kMaxBlockTokens] = {0};
-  Vec total = zero();
-  for (int64_t v = 0; v < c.valuePanels; ++v) {
-    panelProduct(b.type, {zeros, 0, b.v + v * b.valuePanelBytes, b.valuePanelBytes, lo, hi, product, kLanes, nullptr, 0},
-                 1, 1);
-    total = add(total, load(product));
+  alignas(64) float product[kPanelLanes];
+  const PanelLayout values = b.layout.values();
+  float total = 0;
+  for (int64_t v = 0; v < values.vectors(); v += kPanelLanes / kLanes) {
+    const int64_t vectors = values.rowVectors(v);
+    panelsProduct(values, b.v, {zeros, 0, nullptr, 0, lo, hi, product, 0, nullptr, 0}, 1, v, v + vectors);
+    for (int64_t i = 0; i < vectors; ++i) total += reduceAdd(load(product + i * kLanes));
   }
-  return reduceAdd(total) == 0;
+  return total == 0;
 }
 
 // O += P V without ever multiplying a weight of 0, so that NaN and Infinity in hidden values stay hidden.
-GQA_INLINE void accumulateGuarded(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, float* out,
-                                  int64_t lo, int64_t hi) {
+GQA_INLINE void accumulateGuarded(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, float* out, int64_t lo,
+                                  int64_t hi) {
   const float one = 1;
   for (int64_t r = 0; r < t.rows; ++r) {
-    PanelArgs args = {t.row(r), 0, b.v, b.valuePanelBytes, lo, lo, out + r * c.task.states.stride, 0, c.factors + r, 0};
-    panelProduct(b.type, args, 1, c.valuePanels);  // an empty run: the rescaling alone
-    args.scale = &one;
-    for (int64_t l = lo; l < hi; ++l) {
-      if (t.row(r)[l] == 0) continue;
-      args.l0 = l;
-      args.l1 = l + 1;
-      panelProduct(b.type, args, 1, c.valuePanels);
-    }
+    float* row = out + r * c.task.states.stride;
+    accumulateValues(c, b, t.row(r), 1, lo, lo, row, c.factors + r, 0);  // an empty run: the rescaling alone
+    for (int64_t l = lo; l < hi; ++l)
+      if (t.row(r)[l] != 0) accumulateValues(c, b, t.row(r), 1, l, l + 1, row, &one, 0);
   }
 }
 
@@ -186,11 +192,12 @@ GQA_INLINE bool scoreTile(const AttendContext& c, const KeyBlock& b, const Score
                           bool bounded) {
   const AttendProblem& p = c.problem;
   if (p.mask.data && maskHidesAll(t, keys.first - t.firstKey, keys.last - t.firstKey)) return false;
-  panelProduct(b.type,
-               {c.query + tileRow * c.queryStride, c.queryStride, b.k + t.firstColumn / kLanes * b.keyPanelBytes,
-                b.keyPanelBytes, 0, b.keyDim, t.scores + t.firstColumn, kScoreStride, nullptr,
-                tileRow == 0 ? b.prefetch : 0},
-               t.rows, (t.lastColumn - t.firstColumn) / kLanes);
+  const PanelLayout k = b.layout.keys();
+  panelProduct(
+      k.dtype,
+      {c.query + tileRow * c.queryStride, c.queryStride, b.k + k.vectorOffset(t.firstColumn / kLanes), k.rowBytes(0), 0,
+       k.paddedSteps(), t.scores + t.firstColumn, kScoreStride, nullptr, tileRow == 0 ? b.prefetch : 0},
+      t.rows, (t.lastColumn - t.firstColumn) / kLanes);
   if (p.softcap > 0) applySoftcap(t);
   if (p.alibiSlopes) applyAlibi(t);
   if (p.bias.data) applyBias(t);
@@ -209,20 +216,25 @@ GQA_INLINE void attendTile(const AttendContext& c, const KeyBlock& b, int64_t fi
       visibleKeys(p, low, high, most(first, task.firstKey), least(first + c.blockTokens, task.lastKey));
   if (keys.empty()) return;
   const int64_t lo = keys.first - first, hi = keys.last - first;
-  const ScoreTile t = {&p,    c.scores,  rows,  task.batch, task.kvHead, c.group, task.firstRow + tileRow,
-                       first, lo / kLanes * kLanes, roundUp(hi, kLanes)};
+  const ScoreTile t = {&p,
+                       c.scores,
+                       rows,
+                       task.batch,
+                       task.kvHead,
+                       c.group,
+                       task.firstRow + tileRow,
+                       first,
+                       lo / kLanes * kLanes,
+                       roundUp(hi, kLanes)};
   const bool someHidden = !allVisible(p, low, high, keys);
   if (!scoreTile(c, b, t, tileRow, keys, someHidden || lo > t.firstColumn || hi < t.lastColumn)) return;
   softmaxTile(c, t, tileRow);
   if (p.dropout > 0) applyDropout(t);
 
   float* out = task.states.out + tileRow * task.states.stride;
-  if ((someHidden || p.mask.data || p.bias.data) && !valuesFinite(c, b, lo, hi))
+  if ((someHidden || p.mask.data || p.bias.data) && !valuesFinite(b, lo, hi))
     return accumulateGuarded(c, b, t, out, lo, hi);
-  panelProduct(b.type,
-               {t.scores, kScoreStride, b.v, b.valuePanelBytes, lo, hi, out, task.states.stride, c.factors,
-                tileRow == 0 ? b.prefetch : 0},
-               rows, c.valuePanels);
+  accumulateValues(c, b, t.scores, rows, lo, hi, out, c.factors, tileRow == 0 ? b.prefetch : 0);
 }
 
 void attendTask(const AttendTask& task) {
@@ -233,7 +245,8 @@ void attendTask(const AttendTask& task) {
   packQuery(c);
   for (int64_t first = task.firstKey / c.blockTokens * c.blockTokens; first < task.lastKey; first += c.blockTokens) {
     const int64_t windowBegin = low - p.window + 1;
-    if (first >= p.sinkTokens && first + c.blockTokens <= windowBegin) {  // no row sees it: on to the first that is seen
+    if (first >= p.sinkTokens &&
+        first + c.blockTokens <= windowBegin) {  // no row sees it: on to the first that is seen
       first = (windowBegin / c.blockTokens - 1) * c.blockTokens;
       continue;
     }

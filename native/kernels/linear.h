@@ -5,26 +5,21 @@
 namespace gqa {
 namespace {
 
-constexpr int64_t kPanelGroup = 8;  // panels a token's registers take at once
-
-void linearPanels(const LinearProblem& p, int64_t firstPanel, int64_t lastPanel, int64_t firstToken,
-                  int64_t lastToken) {
-  alignas(64) float tile[kMaxTileRows * kPanelGroup * kLanes];
+void linearVectors(const LinearProblem& p, int64_t first, int64_t last, int64_t firstToken, int64_t lastToken) {
+  alignas(64) float tile[kMaxTileRows * kPanelLanes];
   const WeightsView& w = p.weights;
-  for (int64_t panel = firstPanel; panel < lastPanel; panel += kPanelGroup) {
-    const int64_t panels = lastPanel - panel < kPanelGroup ? lastPanel - panel : kPanelGroup;
-    const int64_t feature = panel * kLanes;
-    const int64_t features = feature + panels * kLanes < w.rows ? panels * kLanes : w.rows - feature;
+  for (int64_t v = first; v < last; v += kPanelLanes / kLanes) {
+    const int64_t feature = v * kLanes, vectors = last - v < kPanelLanes / kLanes ? last - v : kPanelLanes / kLanes;
+    const int64_t features = feature + vectors * kLanes < w.rows ? vectors * kLanes : w.rows - feature;
     for (int64_t m = firstToken; m < lastToken; m += kMaxTileRows) {
       const int64_t tokens = lastToken - m < kMaxTileRows ? lastToken - m : kMaxTileRows;
-      panelProduct(w.dtype,
-                   {p.x + m * w.columns, w.columns, w.base + panel * w.panelBytes(), w.panelBytes(), 0, w.columns, tile,
-                    kPanelGroup * kLanes, nullptr, p.prefetch},
-                   tokens, panels);
+      panelsProduct(w.layout(), w.base,
+                    {p.x + m * w.columns, w.columns, nullptr, 0, 0, w.columns, tile, kPanelLanes, nullptr, p.prefetch},
+                    tokens, v, v + vectors);
       for (int64_t r = 0; r < tokens; ++r)
         for (int64_t n = 0; n < features; n += kLanes) {
           const int64_t lanes = lanesLeft(n, features);
-          const Vec y = load(tile + r * kPanelGroup * kLanes + n);
+          const Vec y = load(tile + r * kPanelLanes + n);
           storeFirst(p.out + (m + r) * w.rows + feature + n, lanes,
                      p.bias ? add(y, loadFirst(p.bias + feature + n, lanes)) : y);
         }

@@ -15,7 +15,8 @@ void probeReadBytes(const void* data, int64_t bytes) {
   for (int s = 0; s < kStreams; ++s) seen[s] = zero();
   for (int64_t i = 0; i + 64 <= stride; i += 64)
 #pragma GCC unroll 8
-    for (int s = 0; s < kStreams; ++s) seen[s] = max(load(reinterpret_cast<const float*>(base + s * stride + i)), seen[s]);
+    for (int s = 0; s < kStreams; ++s)
+      seen[s] = max(load(reinterpret_cast<const float*>(base + s * stride + i)), seen[s]);
   float total = 0;
   for (int s = 0; s < kStreams; ++s) total += reduceMax(seen[s]);
   keep = total;

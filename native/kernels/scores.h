@@ -14,8 +14,8 @@ struct ScoreTile {
   float* scores;  // [rows][kScoreStride]
   int64_t rows;
   int64_t batch, kvHead, group;
-  int64_t firstRow;          // row = query * group + head of the group
-  int64_t firstKey;          // position of column 0
+  int64_t firstRow;                 // row = query * group + head of the group
+  int64_t firstKey;                 // position of column 0
   int64_t firstColumn, lastColumn;  // [multiple of 16, multiple of 16)
 
   GQA_INLINE int64_t query(int64_t r) const { return (firstRow + r) / group; }

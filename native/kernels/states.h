@@ -1,5 +1,6 @@
 // The mergeable softmax state of a row: m = maximum score (times log2 e), l = sum 2^(s - m), o = sum 2^(s - m) v.
-// merge: m = max(m1, m2), l = l1 2^(m1 - m) + l2 2^(m2 - m), o likewise. A row that has seen no key is (-Infinity, 0, 0).
+// merge: m = max(m1, m2), l = l1 2^(m1 - m) + l2 2^(m2 - m), o likewise. A row that has seen no key is (-Infinity, 0,
+// 0).
 #pragma once
 
 namespace gqa {
@@ -31,8 +32,7 @@ void mergeStates(const RowStates& to, const RowStates& from, int64_t rows, int64
     to.sum[r] = to.sum[r] * a + from.sum[r] * b;
     float* o = to.out + r * to.stride;
     const float* p = from.out + r * from.stride;
-    for (int64_t d = 0; d < width; d += kLanes)
-      store(o + d, fma(load(o + d), splat(a), mul(load(p + d), splat(b))));
+    for (int64_t d = 0; d < width; d += kLanes) store(o + d, fma(load(o + d), splat(a), mul(load(p + d), splat(b))));
   }
 }
 

@@ -26,12 +26,12 @@ struct KeySpan {
 struct AttendPlan {
   const OpTable* ops;
   AttendProblem problem;
-  int64_t rows;      // of one (batch, KV head): queryTokens * group
+  int64_t rows;  // of one (batch, KV head): queryTokens * group
   int64_t tileRows, tiles;
-  int64_t runs;      // of keys, each `runKeys` long and a multiple of the block
+  int64_t runs;  // of keys, each `runKeys` long and a multiple of the block
   int64_t runKeys;
-  int64_t width;     // valueDim padded to panels
-  float* states;     // [batch][kvHeads][tile][run], where runs > 1
+  int64_t width;  // valueDim padded to panels
+  float* states;  // [batch][kvHeads][tile][run], where runs > 1
   std::atomic<bool> outOfMemory{false};
 
   int64_t stateFloats() const { return roundUp(tileRows * (width + 2), kLanes); }
@@ -96,8 +96,8 @@ void runTask(AttendPlan& plan, int64_t head, int64_t tile, int64_t run, RowState
     plan.outOfMemory.store(true, std::memory_order_relaxed);
     return;
   }
-  plan.ops->attend({&p, head / p.kvHeads, head % p.kvHeads, firstRow, rows, first, last, states, scratch,
-                    prefetchPays()});
+  plan.ops->attend(
+      {&p, head / p.kvHeads, head % p.kvHeads, firstRow, rows, first, last, states, scratch, prefetchPays()});
 }
 
 void finish(const AttendPlan& plan, int64_t head, int64_t tile, const RowStates& states) {

@@ -6,8 +6,8 @@
 namespace gqa {
 namespace {
 
-// Panels of a task: a multiple of the 8 that a token's registers take at once.
-constexpr int64_t kTaskPanels = 8;
+// Vectors of a task: one panel.
+constexpr int64_t kTaskVectors = kPanelLanes / kLanes;
 constexpr int64_t kTaskTokens = 240;
 constexpr int64_t kPrefetchBytes = 1024;
 constexpr int64_t kInlineMultiplyAdds = 1 << 15;
@@ -15,13 +15,13 @@ constexpr int64_t kInlineMultiplyAdds = 1 << 15;
 struct LinearJob {
   const OpTable* ops;
   LinearProblem problem;
-  int64_t panelTasks;
+  int64_t featureTasks;
 };
 
 void linearTask(void* context, int64_t item) {
   const LinearJob& job = *static_cast<LinearJob*>(context);
-  const int64_t panel = item % job.panelTasks * kTaskPanels, token = item / job.panelTasks * kTaskTokens;
-  job.ops->linear(job.problem, panel, std::min(panel + kTaskPanels, job.problem.weights.panels()), token,
+  const int64_t vector = item % job.featureTasks * kTaskVectors, token = item / job.featureTasks * kTaskTokens;
+  job.ops->linear(job.problem, vector, std::min(vector + kTaskVectors, job.problem.weights.layout().vectors()), token,
                   std::min(token + kTaskTokens, job.problem.tokens));
 }
 
@@ -34,8 +34,9 @@ struct PackJob {
 
 void packTask(void* context, int64_t item) {
   const PackJob& job = *static_cast<PackJob*>(context);
-  const int64_t panel = item * kTaskPanels;
-  job.ops->packWeights(job.weights, job.weight, job.type, panel, std::min(panel + kTaskPanels, job.weights.panels()));
+  const int64_t vector = item * kTaskVectors;
+  job.ops->packWeights(job.weights, job.weight, job.type, vector,
+                       std::min(vector + kTaskVectors, job.weights.layout().vectors()));
 }
 
 int64_t tasksOf(int64_t n, int64_t size) { return (n + size - 1) / size; }
@@ -43,18 +44,18 @@ int64_t tasksOf(int64_t n, int64_t size) { return (n + size - 1) / size; }
 }  // namespace
 
 void linear(const LinearProblem& problem) {
-  LinearJob job = {opTable(), problem, tasksOf(problem.weights.panels(), kTaskPanels)};
+  LinearJob job = {opTable(), problem, tasksOf(problem.weights.layout().vectors(), kTaskVectors)};
   job.problem.prefetch = prefetchPays() ? kPrefetchBytes : 0;
   if (problem.tokens * problem.weights.rows * problem.weights.columns <= kInlineMultiplyAdds) {
-    job.ops->linear(job.problem, 0, problem.weights.panels(), 0, problem.tokens);
+    job.ops->linear(job.problem, 0, problem.weights.layout().vectors(), 0, problem.tokens);
     return;
   }
-  parallelFor(job.panelTasks * tasksOf(problem.tokens, kTaskTokens), linearTask, &job, nullptr);
+  parallelFor(job.featureTasks * tasksOf(problem.tokens, kTaskTokens), linearTask, &job, nullptr);
 }
 
 void packWeights(const WeightsView& weights, const void* weight, DType type) {
   PackJob job = {opTable(), weights, weight, type};
-  parallelFor(tasksOf(weights.panels(), kTaskPanels), packTask, &job, nullptr);
+  parallelFor(tasksOf(weights.layout().vectors(), kTaskVectors), packTask, &job, nullptr);
 }
 
 }  // namespace gqa

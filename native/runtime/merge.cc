@@ -1,5 +1,5 @@
-// mergeAttention: finished parts as softmax states, a part of LSE s being (max = s log2 e, sum = 1, out). The merge is the
-// kernels' own; LSEs are taken relative to the row's largest, which keeps large ones exact.
+// mergeAttention: finished parts as softmax states, a part of LSE s being (max = s log2 e, sum = 1, out). The merge is
+// the kernels' own; LSEs are taken relative to the row's largest, which keeps large ones exact.
 #include <algorithm>
 #include <limits>
 

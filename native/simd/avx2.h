@@ -9,7 +9,6 @@ namespace {
 
 // 12 of 16 registers, two to a Vec.
 constexpr int kAccumulators = 6;
-constexpr int kMaxTileRows = 6;
 
 struct Vec {
   __m256 lo, hi;
@@ -95,9 +94,7 @@ GQA_INLINE void storeF16(uint16_t* p, Vec a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
 }
-GQA_INLINE __m256 widenBf16(__m128i h) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
-}
+GQA_INLINE __m256 widenBf16(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
 GQA_INLINE Vec loadBf16(const uint16_t* p) { return {widenBf16(load8Halves(p)), widenBf16(load8Halves(p + 8))}; }
 GQA_INLINE Vec loadBf16Even(const uint16_t* pairs) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(load16Bytes32(pairs), 16)),

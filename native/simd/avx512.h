@@ -9,7 +9,6 @@ namespace {
 
 // Accumulators the registers hold beside the operands: 24 of 32.
 constexpr int kAccumulators = 24;
-constexpr int kMaxTileRows = 12;
 
 struct Vec {
   __m512 v;

@@ -36,7 +36,7 @@ GQA_INLINE uint16_t f32ToF16(float f) {
   const uint32_t bits = floatToBits(f), sign = (bits >> 16) & 0x8000u, rest = bits & 0x7fffffffu;
   if (rest > 0x7f800000u) return uint16_t(sign | 0x7e00u | ((rest >> 13) & 0x3ffu));
   if (rest >= 0x477ff000u) return uint16_t(sign | 0x7c00u);  // 65520 and above round to Infinity
-  if (rest < 0x38800000u) {                                    // below 2^-14: adding 0.5 leaves the subnormal in the last bits
+  if (rest < 0x38800000u) {  // below 2^-14: adding 0.5 leaves the subnormal in the last bits
     const uint32_t sum = floatToBits(bitsToFloat(rest) + 0.5f);
     return uint16_t(sign | (sum - 0x3f000000u));
   }

@@ -11,14 +11,13 @@ namespace {
 
 // 24 of 32 registers, four to a Vec.
 constexpr int kAccumulators = 6;
-constexpr int kMaxTileRows = 6;
 
 struct Vec {
   float32x4_t q[4];
 };
 
-#define GQA_EACH(expression)       \
-  Vec r;                           \
+#define GQA_EACH(expression)                       \
+  Vec r;                                           \
   for (int i = 0; i < 4; ++i) r.q[i] = expression; \
   return r
 
@@ -49,8 +48,7 @@ GQA_INLINE Vec min(Vec a, Vec b) { GQA_EACH(vbslq_f32(vcltq_f32(a.q[i], b.q[i]),
 GQA_INLINE Vec roundEven(Vec a) { GQA_EACH(vrndnq_f32(a.q[i])); }
 GQA_INLINE Vec timesPow2(Vec a, Vec n) {
   // vcvtnq gives 0 for NaN, so a NaN keeps its bits.
-  GQA_EACH(vreinterpretq_f32_s32(
-      vaddq_s32(vreinterpretq_s32_f32(a.q[i]), vshlq_n_s32(vcvtnq_s32_f32(n.q[i]), 23))));
+  GQA_EACH(vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a.q[i]), vshlq_n_s32(vcvtnq_s32_f32(n.q[i]), 23))));
 }
 GQA_INLINE Vec whereLess(Vec a, Vec b, Vec yes, Vec no) {
   GQA_EACH(vbslq_f32(vcltq_f32(a.q[i], b.q[i]), yes.q[i], no.q[i]));
@@ -93,8 +91,7 @@ GQA_INLINE Vec loadBf16Even(const uint16_t* pairs) {
   GQA_EACH(vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_u16(vld1q_u16(pairs + 8 * i)), 16)));
 }
 GQA_INLINE Vec loadBf16Odd(const uint16_t* pairs) {
-  GQA_EACH(vreinterpretq_f32_u32(
-      vandq_u32(vreinterpretq_u32_u16(vld1q_u16(pairs + 8 * i)), vdupq_n_u32(0xffff0000u))));
+  GQA_EACH(vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u16(vld1q_u16(pairs + 8 * i)), vdupq_n_u32(0xffff0000u))));
 }
 GQA_INLINE void storeBf16(uint16_t* p, Vec a) {
   for (int i = 0; i < 4; ++i) {

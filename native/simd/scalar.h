@@ -10,15 +10,14 @@ namespace gqa {
 namespace {
 
 constexpr int kAccumulators = 6;
-constexpr int kMaxTileRows = 6;
 
 struct Vec {
   float v[kLanes];
 };
 
-#define GQA_LANES(expression)                            \
-  Vec r;                                                 \
-  for (int i = 0; i < kLanes; ++i) r.v[i] = expression;  \
+#define GQA_LANES(expression)                           \
+  Vec r;                                                \
+  for (int i = 0; i < kLanes; ++i) r.v[i] = expression; \
   return r
 
 GQA_INLINE Vec zero() { GQA_LANES(0.f); }

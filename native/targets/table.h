@@ -14,7 +14,8 @@
 #include "../kernels/elementwise.h"
 #include "../kernels/probe.h"
 
-#define GQA_OP_TABLE(name)                                                                                          \
-  const OpTable name##Table = {#name,       attendScratchFloats, attendTask, initStates, mergeStates, finishRows,   \
-                               storeTokens, packWeightPanels,    linearPanels, rmsNormRows, ropeTokens, swigluRow, \
-                               addRow,      convertRow,          probeReadBytes, probeMultiplyAdds};
+#define GQA_OP_TABLE(name)                                                                            \
+  const OpTable name##Table = {#name,         attendScratchFloats, attendTask,     initStates,        \
+                               mergeStates,   finishRows,          storeTokens,    packWeightVectors, \
+                               linearVectors, rmsNormRows,         ropeTokens,     swigluRow,         \
+                               addRow,        convertRow,          probeReadBytes, probeMultiplyAdds};
