@@ -16,6 +16,7 @@ export interface LoadedTensor {
 
 /** One readSync moves at most this much: its length argument is a 32-bit integer. */
 const MAX_READ_BYTES = 2 ** 30;
+const MAX_MESSAGE_CHARS = 200;
 
 export class BinaryFile {
   /** Bytes in the file when it was opened. */
@@ -88,8 +89,10 @@ export function readTextFile(path: string, maxBytes: number): string {
   }
 }
 
-/** "FILE: expected X but found Y". */
-export function invalidFile(path: string, expected: string, received: string): GqaError {
+/** "FILE: expected X but found Y"; both are cut short, for a hostile file may have names of any length. */
+export function invalidFile(path: string, expects: string, finds: string): GqaError {
+  const expected = expects.slice(0, MAX_MESSAGE_CHARS);
+  const received = finds.slice(0, MAX_MESSAGE_CHARS);
   return new GqaError('INVALID_FILE', `${path}: expected ${expected} but found ${received}`, {
     argument: path,
     expected,
@@ -106,7 +109,7 @@ export function elementCount(path: string, name: string, shape: readonly number[
     }
     count *= size;
     if (!Number.isSafeInteger(count)) {
-      throw invalidFile(path, `fewer than 2^53 elements in ${name}`, `[${shape}]`);
+      throw invalidFile(path, `fewer than 2^53 elements in ${name}`, `[${shape.join()}]`);
     }
   }
   return count;

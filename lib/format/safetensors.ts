@@ -216,11 +216,11 @@ function readEntry(
   if (bytes > fileBytes || count * bits !== bytes * 8) {
     throw invalidFile(
       path,
-      `${(count * bits) / 8} bytes for ${name} (${dtype} [${shape}])`,
+      `${(count * bits) / 8} bytes for ${name} (${String(dtype)} [${shape.join()}])`,
       `${bytes} bytes`,
     );
   }
-  return { dtype: dtype as string, shape, offset, bytes };
+  return { dtype: String(dtype), shape, offset, bytes };
 }
 
 /** A hostile value, cut short for a message. */

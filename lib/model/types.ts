@@ -20,10 +20,17 @@ export interface WeightSource {
   close(): void;
 }
 
-/** Llama-3's frequency scaling, or plain linear scaling. */
+/** Llama-3's frequency scaling, plain linear scaling, or a divisor of each frequency [rotaryDim / 2] (GGUF's rope_freqs). */
 export type RopeScaling =
-  | { type: 'llama3'; factor: number; lowFreqFactor: number; highFreqFactor: number; originalContext: number }
-  | { type: 'linear'; factor: number };
+  | {
+      type: 'llama3';
+      factor: number;
+      lowFreqFactor: number;
+      highFreqFactor: number;
+      originalContext: number;
+    }
+  | { type: 'linear'; factor: number }
+  | { type: 'factors'; factors: readonly number[] };
 
 /** The numbers of an architecture, in the field's terms, the same from config.json and GGUF metadata. */
 export interface ModelConfig {
@@ -49,7 +56,12 @@ export interface ModelConfig {
 /** A model ready to run, synchronously, in whichever thread holds it. */
 export interface LanguageModel {
   readonly config: ModelConfig;
-  createCache(options: { capacity: number; dtype: FloatDType; window?: number; sinkTokens?: number }): KvCache;
+  createCache(options: {
+    capacity: number;
+    dtype: FloatDType;
+    window?: number;
+    sinkTokens?: number;
+  }): KvCache;
   /**
    * Appends ids to the sequence and returns logits: of the last token [vocab], or of every token [ids, vocab].
    * Long prompts are cut into chunks inside.

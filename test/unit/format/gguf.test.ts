@@ -86,7 +86,7 @@ describe('GgufFile', () => {
   it('agrees with @huggingface/gguf on a good file', async () => {
     const file = open(GOOD);
     const theirs = await gguf(file.path, { allowLocalFile: true });
-    for (const [key, value] of file.metadata) expect(theirs.metadata[key]).toEqual(value);
+    expect(theirs.metadata).toMatchObject(Object.fromEntries(file.metadata));
     expect(theirs.tensorInfos.length).toBe(file.tensors.size);
     for (const info of theirs.tensorInfos) {
       const ours = file.tensors.get(info.name)!;

@@ -1,0 +1,76 @@
+/** A model on disk, Hugging Face folder or GGUF file: config, weights and tokenizer, each found where the form keeps it. */
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { expectedError } from '../core/errors';
+import { describe } from '../core/validate';
+import { readJsonFile } from '../format/file';
+import { GgufFile } from '../format/gguf';
+import { configFromHuggingFace } from './config';
+import { configFromGguf } from './gguf-config';
+import { JsonFields } from './json-fields';
+import { createTokenizer, missingTokenizer, type Tokenizer } from './tokenizer';
+import { readFolderTokenizer } from './tokenizer-folder';
+import { readGgufTokenizer } from './tokenizer-gguf';
+import type { ModelConfig, WeightSource } from './types';
+import { GgufWeights, openFolderWeights } from './weights';
+
+const MAX_CONFIG_BYTES = 2 ** 24;
+
+export interface Checkpoint {
+  readonly config: ModelConfig;
+  readonly weights: WeightSource;
+  /** Builds the tokenizer; one that refuses text where the checkpoint has none. */
+  tokenizer(): Tokenizer;
+}
+
+/**
+ * Opens a checkpoint; the caller closes its weights.
+ * @throws GqaError INVALID_ARGUMENT where path is nothing, INVALID_FILE, UNSUPPORTED_MODEL
+ */
+export function openCheckpoint(path: string): Checkpoint {
+  const stats = typeof path === 'string' ? statSync(path, { throwIfNoEntry: false }) : undefined;
+  if (stats === undefined) {
+    const expected = 'a Hugging Face folder or a .gguf file';
+    const received = typeof path === 'string' ? `'${path}', which does not exist` : describe(path);
+    throw expectedError('INVALID_ARGUMENT', 'path', expected, received);
+  }
+  return stats.isDirectory() ? openFolder(path) : openGguf(path);
+}
+
+function openFolder(folder: string): Checkpoint {
+  const path = join(folder, 'config.json');
+  const config = new JsonFields(path, readJsonFile(path, MAX_CONFIG_BYTES));
+  const generationPath = join(folder, 'generation_config.json');
+  const generation = new JsonFields(
+    generationPath,
+    existsSync(generationPath) ? readJsonFile(generationPath, MAX_CONFIG_BYTES) : {},
+  );
+  const weights = openFolderWeights(folder);
+  return closingOnError(weights, () => ({
+    config: configFromHuggingFace(config, generation, weights.has('lm_head.weight')),
+    weights,
+    tokenizer: () => build(folder, readFolderTokenizer(folder)),
+  }));
+}
+
+function openGguf(path: string): Checkpoint {
+  const file = new GgufFile(path);
+  return closingOnError(file, () => {
+    const config = configFromGguf(file);
+    const weights = new GgufWeights(file, config.heads, config.kvHeads);
+    return { config, weights, tokenizer: () => build(path, readGgufTokenizer(file)) };
+  });
+}
+
+function build(path: string, source: Parameters<typeof createTokenizer>[0] | null): Tokenizer {
+  return source === null ? missingTokenizer(path) : createTokenizer(source);
+}
+
+function closingOnError<T>(file: { close(): void }, make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
