@@ -3,33 +3,9 @@ import { Rope, type RopeOptions } from '../../../lib/nn';
 import { expectClose } from '../../support/compare';
 import { Random } from '../../support/random';
 import { ROPE } from '../../tolerances';
+import { rotated } from './naive';
 
 const f32 = (x: ArrayLike<number>) => Float32Array.from(x);
-
-/** x [tokens, heads, headDim] with pair r of each head multiplied by e^(i p theta^(-2r/rotaryDim)). */
-function rotated(
-  x: number[],
-  shape: { tokens: number; heads: number; headDim: number; rotaryDim: number; start: number },
-  interleaved: boolean,
-  theta: number,
-): number[] {
-  const y = [...x];
-  const pairs = shape.rotaryDim / 2;
-  for (let t = 0; t < shape.tokens; t++) {
-    for (let h = 0; h < shape.heads; h++) {
-      const base = (t * shape.heads + h) * shape.headDim;
-      for (let r = 0; r < pairs; r++) {
-        const [re, im] = interleaved
-          ? [base + 2 * r, base + 2 * r + 1]
-          : [base + r, base + r + pairs];
-        const angle = (shape.start + t) / theta ** (r / pairs);
-        y[re] = x[re] * Math.cos(angle) - x[im] * Math.sin(angle);
-        y[im] = x[re] * Math.sin(angle) + x[im] * Math.cos(angle);
-      }
-    }
-  }
-  return y;
-}
 
 describe.each([false, true])('interleaved %p', (interleaved) => {
   test.each([
@@ -45,7 +21,8 @@ describe.each([false, true])('interleaved %p', (interleaved) => {
     const rope = new Rope({ headDim, rotaryDim, interleaved, theta: 5000 });
     const y = f32(x);
     rope.apply(y, tokens, heads, start);
-    expectClose('rotated', y, rotated(x, shape, interleaved, 5000), ROPE);
+    const turn = { headDim, rotaryDim, interleaved, theta: 5000 };
+    expectClose('rotated', y, rotated(x, heads, turn, start), ROPE);
   });
 });
 
@@ -65,8 +42,8 @@ test('ranges of positions in any order, longer, shorter and overlapping', () => 
     const x = [...f32(new Random(start * 100 + tokens).normals(tokens * heads * headDim))];
     const y = f32(x);
     rope.apply(y, tokens, heads, start);
-    const shape = { tokens, heads, headDim, rotaryDim: headDim, start };
-    expectClose(`${start} + ${tokens}`, y, rotated(x, shape, false, 10_000), ROPE);
+    const turn = { headDim, rotaryDim: headDim, interleaved: false, theta: 10_000 };
+    expectClose(`${start} + ${tokens}`, y, rotated(x, heads, turn, start), ROPE);
   }
 });
 
