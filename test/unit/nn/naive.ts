@@ -13,6 +13,8 @@ export interface Turn {
   rotaryDim: number;
   theta: number;
   interleaved: boolean;
+  /** Divides every angle. */
+  slowed?: number;
 }
 
 /** x [tokens, heads, headDim] with pair r of each head, as a complex number, times e^(i p theta^(-2r/rotaryDim)). */
@@ -24,7 +26,7 @@ export function rotated(x: Numbers, heads: number, turn: Turn, start: number): n
     for (let r = 0; r < pairs; r++) {
       const re = row * turn.headDim + (turn.interleaved ? 2 * r : r);
       const im = turn.interleaved ? re + 1 : re + pairs;
-      const angle = position / turn.theta ** (r / pairs);
+      const angle = position / turn.theta ** (r / pairs) / (turn.slowed ?? 1);
       y[re] = x[re] * Math.cos(angle) - x[im] * Math.sin(angle);
       y[im] = x[re] * Math.sin(angle) + x[im] * Math.cos(angle);
     }
