@@ -40,12 +40,11 @@ struct PanelLayout {
 
   GQA_INLINE int64_t vectors() const { return roundUp(lanes, kLanes) / kLanes; }
   GQA_INLINE int64_t paddedSteps() const { return roundUp(steps, panelStep(dtype)); }
+  GQA_INLINE int64_t rows() const { return paddedSteps() / panelStep(dtype); }
   // 16 lanes of a row, with their k steps.
   GQA_INLINE int64_t vectorBytes() const { return kLanes * panelStep(dtype) * elementBytes(dtype); }
-  GQA_INLINE int64_t panelBytes() const {
-    return paddedSteps() / panelStep(dtype) * vectorBytes() * (kPanelLanes / kLanes);
-  }
-  GQA_INLINE int64_t bytes() const { return paddedSteps() / panelStep(dtype) * vectorBytes() * vectors(); }
+  GQA_INLINE int64_t panelBytes() const { return rows() * vectorBytes() * (kPanelLanes / kLanes); }
+  GQA_INLINE int64_t bytes() const { return rows() * vectorBytes() * vectors(); }
   // Vectors of a row in the panel that holds vector v, and where that vector's first row lies.
   GQA_INLINE int64_t rowVectors(int64_t v) const {
     const int64_t first = v / (kPanelLanes / kLanes) * (kPanelLanes / kLanes);
@@ -143,7 +142,7 @@ struct LinearProblem {
   const float* bias;  // [rows] or null
   float* out;         // [tokens, rows]
   int64_t tokens;
-  int64_t prefetch;  // bytes ahead in each panel, set by the runtime; 0 for none
+  bool prefetch;  // software prefetch of the next panel pays on this machine; set by the runtime
 };
 
 struct RopeProblem {
@@ -177,6 +176,8 @@ struct AttendTask {
 
 struct OpTable {
   const char* isa;
+  // Registers hold a whole row's accumulators, so that a pass over a panel reads memory in order.
+  bool wholeRows;
   // Floats of scratch a task of `rows` rows needs.
   int64_t (*attendScratchFloats)(const AttendProblem&, int64_t rows);
   // Folds the task's keys into its states; `states` must hold an initial or earlier state (see initStates).

@@ -35,7 +35,7 @@ struct KeyBlock {
   BlockLayout layout;
   const char* k;
   const char* v;
-  int64_t prefetch;  // bytes to the block that comes next, 0 for none
+  const char* next;  // the block after it where it should be prefetched, else null
 };
 
 // A task with its scratch laid out; see attendScratchFloats.
@@ -105,8 +105,8 @@ GQA_INLINE KeyBlock arenaBlock(const AttendContext& c, int64_t first) {
   const int64_t ordinal = first / c.blockTokens;
   const char* block = arena.block(c.task.kvHead, c.problem.table.slot(ordinal));
   const bool more = c.task.prefetch && first + c.blockTokens < c.task.lastKey;
-  const int64_t ahead = more ? arena.block(c.task.kvHead, c.problem.table.slot(ordinal + 1)) - block : 0;
-  return {layout, block, block + layout.valueOffset(), ahead};
+  const char* next = more ? arena.block(c.task.kvHead, c.problem.table.slot(ordinal + 1)) : nullptr;
+  return {layout, block, block + layout.valueOffset(), next};
 }
 
 // Keys [keys.first, keys.last) of tensors k and v packed as f32 panels of the block that starts at `first`.
@@ -124,7 +124,7 @@ GQA_INLINE KeyBlock packedBlock(const AttendContext& c, int64_t first, KeyRange 
       packStep(layout.values(), c.packed + layout.valueOffset(), j - first + t, p.kvType,
                elementAt(v, p.kvType, t * valueStride));
   }
-  return {layout, c.packed, c.packed + layout.valueOffset(), 0};
+  return {layout, c.packed, c.packed + layout.valueOffset(), nullptr};
 }
 
 // Scores to weights, in place: folds the tile into max and sum and leaves each row's rescaling in c.factors.
@@ -155,9 +155,9 @@ GQA_INLINE void softmaxTile(const AttendContext& c, const ScoreTile& t, int64_t 
 
 // O = O * scale + P V over columns [lo, hi), for rows of weights that lie aStride apart.
 GQA_INLINE void accumulateValues(const AttendContext& c, const KeyBlock& b, const float* weights, int64_t rows,
-                                 int64_t lo, int64_t hi, float* out, const float* scale, int64_t prefetch) {
+                                 int64_t lo, int64_t hi, float* out, const float* scale, const char* ahead) {
   panelsProduct(b.layout.values(), b.v,
-                {weights, kScoreStride, nullptr, 0, lo, hi, out, c.task.states.stride, scale, prefetch}, rows, 0,
+                {weights, kScoreStride, nullptr, 0, lo, hi, out, c.task.states.stride, scale, {ahead, 0}}, rows, 0,
                 b.layout.values().vectors());
 }
 
@@ -169,7 +169,7 @@ GQA_INLINE bool valuesFinite(const KeyBlock& b, int64_t lo, int64_t hi) {
   float total = 0;
   for (int64_t v = 0; v < values.vectors(); v += kPanelLanes / kLanes) {
     const int64_t vectors = values.rowVectors(v);
-    panelsProduct(values, b.v, {zeros, 0, nullptr, 0, lo, hi, product, 0, nullptr, 0}, 1, v, v + vectors);
+    panelsProduct(values, b.v, {zeros, 0, nullptr, 0, lo, hi, product, 0, nullptr, {}}, 1, v, v + vectors);
     for (int64_t i = 0; i < vectors; ++i) total += reduceAdd(load(product + i * kLanes));
   }
   return total == 0;
@@ -181,9 +181,9 @@ GQA_INLINE void accumulateGuarded(const AttendContext& c, const KeyBlock& b, con
   const float one = 1;
   for (int64_t r = 0; r < t.rows; ++r) {
     float* row = out + r * c.task.states.stride;
-    accumulateValues(c, b, t.row(r), 1, lo, lo, row, c.factors + r, 0);  // an empty run: the rescaling alone
+    accumulateValues(c, b, t.row(r), 1, lo, lo, row, c.factors + r, nullptr);  // an empty run: the rescaling alone
     for (int64_t l = lo; l < hi; ++l)
-      if (t.row(r)[l] != 0) accumulateValues(c, b, t.row(r), 1, l, l + 1, row, &one, 0);
+      if (t.row(r)[l] != 0) accumulateValues(c, b, t.row(r), 1, l, l + 1, row, &one, nullptr);
   }
 }
 
@@ -193,11 +193,11 @@ GQA_INLINE bool scoreTile(const AttendContext& c, const KeyBlock& b, const Score
   const AttendProblem& p = c.problem;
   if (p.mask.data && maskHidesAll(t, keys.first - t.firstKey, keys.last - t.firstKey)) return false;
   const PanelLayout k = b.layout.keys();
-  panelProduct(
-      k.dtype,
-      {c.query + tileRow * c.queryStride, c.queryStride, b.k + k.vectorOffset(t.firstColumn / kLanes), k.rowBytes(0), 0,
-       k.paddedSteps(), t.scores + t.firstColumn, kScoreStride, nullptr, tileRow == 0 ? b.prefetch : 0},
-      t.rows, (t.lastColumn - t.firstColumn) / kLanes);
+  const Ahead ahead = {tileRow == 0 ? b.next : nullptr, k.bytes()};
+  panelProduct(k.dtype,
+               {c.query + tileRow * c.queryStride, c.queryStride, b.k + k.vectorOffset(t.firstColumn / kLanes),
+                k.rowBytes(0), 0, k.paddedSteps(), t.scores + t.firstColumn, kScoreStride, nullptr, ahead},
+               t.rows, (t.lastColumn - t.firstColumn) / kLanes);
   if (p.softcap > 0) applySoftcap(t);
   if (p.alibiSlopes) applyAlibi(t);
   if (p.bias.data) applyBias(t);
@@ -234,7 +234,8 @@ GQA_INLINE void attendTile(const AttendContext& c, const KeyBlock& b, int64_t fi
   float* out = task.states.out + tileRow * task.states.stride;
   if ((someHidden || p.mask.data || p.bias.data) && !valuesFinite(b, lo, hi))
     return accumulateGuarded(c, b, t, out, lo, hi);
-  accumulateValues(c, b, t.scores, rows, lo, hi, out, c.factors, tileRow == 0 ? b.prefetch : 0);
+  const char* ahead = tileRow == 0 && b.next ? b.next + b.layout.valueOffset() : nullptr;
+  accumulateValues(c, b, t.scores, rows, lo, hi, out, c.factors, ahead);
 }
 
 void attendTask(const AttendTask& task) {

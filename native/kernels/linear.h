@@ -11,10 +11,20 @@ void linearVectors(const LinearProblem& p, int64_t first, int64_t last, int64_t 
   for (int64_t v = first; v < last; v += kPanelLanes / kLanes) {
     const int64_t feature = v * kLanes, vectors = last - v < kPanelLanes / kLanes ? last - v : kPanelLanes / kLanes;
     const int64_t features = feature + vectors * kLanes < w.rows ? vectors * kLanes : w.rows - feature;
+    const bool more = p.prefetch && v + kPanelLanes / kLanes < last;
     for (int64_t m = firstToken; m < lastToken; m += kMaxTileRows) {
       const int64_t tokens = lastToken - m < kMaxTileRows ? lastToken - m : kMaxTileRows;
       panelsProduct(w.layout(), w.base,
-                    {p.x + m * w.columns, w.columns, nullptr, 0, 0, w.columns, tile, kPanelLanes, nullptr, p.prefetch},
+                    {p.x + m * w.columns,
+                     w.columns,
+                     nullptr,
+                     0,
+                     0,
+                     w.columns,
+                     tile,
+                     kPanelLanes,
+                     nullptr,
+                     {more && m == firstToken ? w.base + w.layout().panelBytes() : nullptr, 0}},
                     tokens, v, v + vectors);
       for (int64_t r = 0; r < tokens; ++r)
         for (int64_t n = 0; n < features; n += kLanes) {

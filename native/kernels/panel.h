@@ -8,6 +8,7 @@ namespace {
 
 // Rows of A that share the loads of B.
 constexpr int kMaxTileRows = 6;
+constexpr bool kWholeRows = kAccumulators >= kMaxTileRows * (kPanelLanes / kLanes);
 
 // How a panel's elements become lanes. kStep contraction steps share a row of 16 lanes.
 struct PanelF32 {
@@ -26,6 +27,13 @@ struct PanelBf16 {
   GQA_INLINE static Vec second(const char* row) { return loadBf16Odd(reinterpret_cast<const uint16_t*>(row)); }
 };
 
+// Memory to be prefetched while a panel is walked, as large as the panel and cut into substreams: what lets a core read
+// at the machine's limit is the number of pages in flight, not the distance (docs/numerics.md).
+struct Ahead {
+  const char* base;  // null for none
+  int64_t bytes;
+};
+
 struct PanelArgs {
   const float* a;
   int64_t aStride;
@@ -35,8 +43,13 @@ struct PanelArgs {
   float* c;
   int64_t cStride;     // floats between rows of C; its vectors are neighbours
   const float* scale;  // [rows], or null where C starts at 0
-  int64_t prefetch;    // bytes from each row of B to the one to be prefetched; 0 for none
+  Ahead ahead;
 };
+
+// Two for every line of a row.
+GQA_INLINE int64_t substreamBytes(const PanelArgs& t) {
+  return t.rowBytes < 64 ? 0 : t.ahead.bytes / (t.rowBytes / 32);
+}
 
 template <int R, int V>
 struct Accumulators {
@@ -74,10 +87,19 @@ GQA_NOINLINE void panelTile(const PanelArgs& t) {
     row += t.rowBytes;
     ++l;
   }
+  // Successive lines of a pair of rows go to substreams of their own, each of which moves on by a line every two rows.
+  constexpr int kLineVectors = 64 / P::kVectorBytes;
+  const int64_t substream = substreamBytes(t);
+  const char* ahead = t.ahead.base;
+  const char* other = ahead + t.rowBytes / 64 * substream;
   for (; l + P::kStep <= t.l1; l += P::kStep, row += t.rowBytes) {
-    if (t.prefetch)
+    if (ahead) {
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) prefetchLine(row + v * P::kVectorBytes + t.prefetch);
+      for (int v = 0; v < V; v += kLineVectors) prefetchLine(ahead + v / kLineVectors * substream);
+      const char* next = other;
+      other = ahead + 64;
+      ahead = next;
+    }
     accumulate<P, R, V, false>(acc, t, row, l);
     if (P::kStep == 2) accumulate<P, R, V, true>(acc, t, row, l + 1);
   }
@@ -94,17 +116,20 @@ constexpr int tileVectors(int rows) { return rows * 4 <= kAccumulators ? 4 : kAc
 
 template <class P, int R>
 GQA_INLINE void panelRows(PanelArgs t, int64_t vectors) {
-  constexpr int kMost = tileVectors(R);
-  for (; vectors > 0; vectors -= kMost) {
-    if (vectors >= kMost) {
+  constexpr int kMost = tileVectors(R), kLineVectors = 64 / P::kVectorBytes;
+  const Ahead ahead = t.ahead;
+  for (int64_t done = 0; done < vectors; done += kMost) {
+    const int64_t left = vectors - done, line = done / kLineVectors;
+    t.ahead.base = ahead.base && done % kLineVectors == 0 ? ahead.base + line * substreamBytes(t) : nullptr;
+    if (left >= kMost) {
       panelTile<P, R, kMost>(t);
     } else {
       if constexpr (kMost > 1)
-        if (vectors == 1) panelTile<P, R, 1>(t);
+        if (left == 1) panelTile<P, R, 1>(t);
       if constexpr (kMost > 2)
-        if (vectors == 2) panelTile<P, R, 2>(t);
+        if (left == 2) panelTile<P, R, 2>(t);
       if constexpr (kMost > 3)
-        if (vectors == 3) panelTile<P, R, 3>(t);
+        if (left == 3) panelTile<P, R, 3>(t);
     }
     t.b += kMost * P::kVectorBytes;
     t.c += kMost * kLanes;
@@ -136,14 +161,16 @@ GQA_INLINE void panelProduct(DType type, const PanelArgs& t, int64_t rows, int64
   panelProduct<PanelBf16>(t, rows, vectors);
 }
 
-// The same over vectors [first, last) of a layout, panel by panel; `first` is the start of a panel.
+// The same over vectors [first, last) of a layout, panel by panel; `first` is the start of a panel, and t.ahead.base
+// the start of a layout of the same shape.
 GQA_INLINE void panelsProduct(const PanelLayout& layout, const char* base, PanelArgs t, int64_t rows, int64_t first,
                               int64_t last) {
+  const char* ahead = t.ahead.base;
   for (int64_t v = first; v < last; v += kPanelLanes / kLanes) {
     t.b = base + layout.vectorOffset(v);
     t.rowBytes = layout.rowBytes(v);
-    const int64_t left = last - v < layout.rowVectors(v) ? last - v : layout.rowVectors(v);
-    panelProduct(layout.dtype, t, rows, left);
+    t.ahead = {ahead ? ahead + layout.vectorOffset(v) : nullptr, layout.rows() * t.rowBytes};
+    panelProduct(layout.dtype, t, rows, last - v < layout.rowVectors(v) ? last - v : layout.rowVectors(v));
     t.c += kPanelLanes;
   }
 }

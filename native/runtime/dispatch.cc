@@ -65,10 +65,12 @@ const Choice& chosen() {
 const OpTable* opTable() { return chosen().table; }
 const char* dispatchReason() { return chosen().reason; }
 
-// Measured: on Intel's server cores a stream without software prefetch stays at half of the read limit, on AMD's the
-// hardware's own prefetch does better alone (docs/numerics.md).
+// Measured: Intel's server cores stay at half of the read limit without it, and so does any core whose registers force
+// several strided passes over a panel; AMD's do better with the hardware's own prefetch alone where a pass reads in
+// order (docs/numerics.md). GQA_PREFETCH=0|1 overrides, for measuring.
 bool prefetchPays() {
-  static const bool pays = cpuFeatures().intel;
+  static const char* forced = std::getenv("GQA_PREFETCH");
+  static const bool pays = forced && *forced ? *forced == '1' : cpuFeatures().intel || !opTable()->wholeRows;
   return pays;
 }
 

@@ -6,10 +6,9 @@
 namespace gqa {
 namespace {
 
-// Vectors of a task: one panel.
-constexpr int64_t kTaskVectors = kPanelLanes / kLanes;
+// Vectors of a task: four panels, so that most have a successor to prefetch.
+constexpr int64_t kTaskVectors = 4 * kPanelLanes / kLanes;
 constexpr int64_t kTaskTokens = 240;
-constexpr int64_t kPrefetchBytes = 1024;
 constexpr int64_t kInlineMultiplyAdds = 1 << 15;
 
 struct LinearJob {
@@ -45,7 +44,7 @@ int64_t tasksOf(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 void linear(const LinearProblem& problem) {
   LinearJob job = {opTable(), problem, tasksOf(problem.weights.layout().vectors(), kTaskVectors)};
-  job.problem.prefetch = prefetchPays() ? kPrefetchBytes : 0;
+  job.problem.prefetch = prefetchPays();
   if (problem.tokens * problem.weights.rows * problem.weights.columns <= kInlineMultiplyAdds) {
     job.ops->linear(job.problem, 0, problem.weights.layout().vectors(), 0, problem.tokens);
     return;

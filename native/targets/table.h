@@ -14,8 +14,10 @@
 #include "../kernels/elementwise.h"
 #include "../kernels/probe.h"
 
-#define GQA_OP_TABLE(name)                                                                            \
-  const OpTable name##Table = {#name,         attendScratchFloats, attendTask,     initStates,        \
-                               mergeStates,   finishRows,          storeTokens,    packWeightVectors, \
-                               linearVectors, rmsNormRows,         ropeTokens,     swigluRow,         \
-                               addRow,        convertRow,          probeReadBytes, probeMultiplyAdds};
+// clang-format off
+#define GQA_OP_TABLE(name)                                                                         \
+  const OpTable name##Table = {                                                                    \
+      #name, kWholeRows, attendScratchFloats, attendTask, initStates, mergeStates, finishRows,     \
+      storeTokens, packWeightVectors, linearVectors, rmsNormRows, ropeTokens, swigluRow, addRow,   \
+      convertRow, probeReadBytes, probeMultiplyAdds};
+// clang-format on
