@@ -1,0 +1,35 @@
+// The addon's exports; lib/backend/addon.ts gives their types.
+#include "attend.h"
+#include "environment.h"
+#include "information.h"
+#include "operations.h"
+#include "storage.h"
+
+namespace gqa {
+
+Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
+  const Exporter exporter(env, exports);
+  exporter.cold("info", informationCall);
+  exporter.cold("threads", threadsCall);
+  exporter.cold("limitThreads", limitThreadsCall);
+  exporter.cold("createArena", createArenaCall);
+  exporter.cold("packWeights", packWeightsCall);
+  exporter.cold("release", releaseCall);
+  exporter.cold("merge", mergeCall);
+  exporter.cold("probeRead", probeReadCall);
+  exporter.cold("probeFma", probeFmaCall);
+  exporter.hot("store", storeCall);
+  exporter.hot("attend", attendCall);
+  exporter.hot("attendAsync", attendAsyncCall);
+  exporter.hot("linear", linearCall);
+  exporter.hot("rmsNorm", rmsNormCall);
+  exporter.hot("rope", ropeCall);
+  exporter.hot("swiglu", swigluCall);
+  exporter.hot("add", addCall);
+  exporter.hot("convert", convertCall);
+  return exports;
+}
+
+NODE_API_MODULE(gqa, exportAll)
+
+}  // namespace gqa

@@ -1,0 +1,17 @@
+// The other calls: each reads its arguments, checks lengths and runs one operation of runtime.h.
+#pragma once
+#include "node.h"
+
+namespace gqa {
+
+napi_value storeCall(napi_env env, napi_callback_info info);
+napi_value linearCall(napi_env env, napi_callback_info info);
+napi_value rmsNormCall(napi_env env, napi_callback_info info);
+napi_value ropeCall(napi_env env, napi_callback_info info);
+napi_value swigluCall(napi_env env, napi_callback_info info);
+napi_value addCall(napi_env env, napi_callback_info info);
+napi_value convertCall(napi_env env, napi_callback_info info);
+
+void mergeCall(const Napi::CallbackInfo& info);
+
+}  // namespace gqa

@@ -1,0 +1,83 @@
+// Slots of the Float64Array through which numbers arrive. lib/backend/parameters.ts has the same lists
+// (test/unit/backend compares them); raise kParameterVersion in both when a list changes.
+#pragma once
+
+namespace gqa {
+
+constexpr int kParameterVersion = 1;
+constexpr int kParameterCount = 32;
+
+namespace result {
+enum : int { status, argument };
+}
+
+// The first three are those of runtime.h.
+namespace status {
+enum : int { ok, cancelled, outOfMemory, tooSmall, inconsistent };
+}
+
+namespace attend_flag {
+enum : int { cache = 1, causal = 2, lse = 4, mask = 8, bias = 16, alibi = 32, sinkLogits = 64 };
+}
+
+namespace attend_slot {
+enum : int {
+  flags = 2,
+  qDtype,
+  outDtype,
+  kvDtype,
+  batch,
+  queryTokens,
+  keyTokens,
+  heads,
+  kvHeads,
+  headDim,
+  valueDim,
+  window,
+  sinkTokens,
+  scale,
+  softcap,
+  maskBatchStride,
+  maskHeadStride,
+  biasBatchStride,
+  biasHeadStride,
+  dropout,
+  dropoutSeed,
+  sinkBlocks,
+  ringBlocks
+};
+}
+
+namespace store_slot {
+enum : int { dtype = 2, from, count, position, sinkBlocks, ringBlocks };
+}
+
+namespace arena_slot {
+enum : int { dtype = 2, kvHeads, headDim, valueDim, blockTokens, blocks, bytes };
+}
+
+namespace weights_slot {
+enum : int { dtype = 2, rows, columns, bytes };
+}
+
+namespace merge_slot {
+enum : int { dtype = 2, rows, valueDim };
+}
+
+namespace linear_slot {
+enum : int { tokens = 2, hasBias };
+}
+
+namespace rms_norm_slot {
+enum : int { tokens = 2, dim, eps };
+}
+
+namespace rope_slot {
+enum : int { tokens = 2, heads, headDim, rotaryDim, interleaved };
+}
+
+namespace count_slot {
+enum : int { count = 2, fromDtype, toDtype };
+}
+
+}  // namespace gqa

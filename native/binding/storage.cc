@@ -1,0 +1,89 @@
+#include "storage.h"
+
+#include "../runtime/runtime.h"
+#include "arguments.h"
+
+namespace gqa {
+namespace {
+
+// Sizes are estimated in double first, which cannot wrap around; beyond this no allocation succeeds.
+constexpr double kMaxBytes = 72057594037927936.0;  // 2^56
+constexpr int64_t kMaxHeadDim = int64_t{1} << 20;
+
+void finalize(Napi::Env env, Storage* storage) {
+  if (storage->pages) Napi::MemoryManagement::AdjustExternalMemory(env, -storage->pages->bytes());
+  delete storage;
+}
+
+// The handle of new storage; undefined, with the status set, when memory is short.
+Napi::Value wrap(Napi::Env env, Arguments& arguments, Storage storage, int64_t bytes, double estimate) {
+  if (estimate < kMaxBytes) storage.pages = Pages::allocate(bytes);
+  if (!storage.pages) {
+    arguments.report(status::outOfMemory);
+    return env.Undefined();
+  }
+  if (storage.kind == Storage::Kind::arena) {
+    storage.arena.base = storage.pages->base();
+  } else {
+    storage.weights.base = storage.pages->base();
+  }
+  Napi::MemoryManagement::AdjustExternalMemory(env, bytes);
+  return Napi::External<Storage>::New(env, new Storage(storage), finalize);
+}
+
+}  // namespace
+
+std::shared_ptr<Pages> Pages::allocate(int64_t bytes) {
+  char* base = static_cast<char*>(allocatePages(bytes));
+  return base == nullptr ? nullptr : std::shared_ptr<Pages>(new Pages(base, bytes));
+}
+
+Pages::~Pages() { releasePages(base_, bytes_); }
+
+Napi::Value createArenaCall(const Napi::CallbackInfo& info) {
+  using namespace arena_slot;
+  Arguments a(info);
+  Storage storage = {Storage::Kind::arena, nullptr, {}, {}};
+  ArenaView& arena = storage.arena;
+  arena.layout = {a.floatType(dtype), a.count(headDim), a.count(valueDim), a.count(blockTokens)};
+  arena.kvHeads = a.count(kvHeads);
+  arena.blocks = a.count(blocks);
+  const BlockLayout& layout = arena.layout;
+  a.require(layout.headDim <= kMaxHeadDim && layout.valueDim <= kMaxHeadDim, 0);
+  a.require(layout.blockTokens > 0 && layout.blockTokens % kLanes == 0 && layout.blockTokens <= kMaxBlockTokens, 0);
+  if (!a.accepted()) return info.Env().Undefined();
+  const double estimate =
+      static_cast<double>(arena.kvHeads) * static_cast<double>(arena.blocks) * static_cast<double>(layout.bytes());
+  const int64_t size = estimate < kMaxBytes ? arena.kvHeads * arena.blocks * layout.bytes() : 0;
+  a.give(bytes, static_cast<double>(size));
+  return wrap(info.Env(), a, storage, size, estimate);
+}
+
+Napi::Value packWeightsCall(const Napi::CallbackInfo& info) {
+  using namespace weights_slot;
+  Arguments a(info);
+  Storage storage = {Storage::Kind::weights, nullptr, {}, {}};
+  WeightsView& weights = storage.weights;
+  weights.dtype = a.floatType(dtype);
+  weights.rows = a.count(rows);
+  weights.columns = a.count(columns);
+  const void* weight = a.floats(0, weights.dtype, a.number(rows) * a.number(columns));
+  if (!a.accepted()) return info.Env().Undefined();
+  // A panel more in each direction than the weights have.
+  const double estimate = (a.number(rows) + kPanelLanes) * (a.number(columns) + kPanelLanes) * sizeof(float);
+  const int64_t size = estimate < kMaxBytes ? weights.bytes() : 0;
+  a.give(bytes, static_cast<double>(size));
+  const Napi::Value handle = wrap(info.Env(), a, storage, size, estimate);
+  if (!handle.IsUndefined()) packWeights(handle.As<Napi::External<Storage>>().Data()->weights, weight, weights.dtype);
+  return handle;
+}
+
+// The memory goes back at once, or with the last async call that uses it.
+void releaseCall(const Napi::CallbackInfo& info) {
+  Storage* storage = info[0].As<Napi::External<Storage>>().Data();
+  if (!storage->pages) return;
+  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), -storage->pages->bytes());
+  storage->pages.reset();
+}
+
+}  // namespace gqa
