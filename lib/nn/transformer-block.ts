@@ -10,7 +10,7 @@ import type { Backend } from '../backend/contract';
 import { Tensor } from '../core/tensor';
 import type { KvSequence } from '../kv-cache/kv-cache';
 import { checkRoom } from './inputs';
-import type { Linear } from './linear';
+import { Linear } from './linear';
 import type { RmsNorm } from './rms-norm';
 import type { Rope } from './rope';
 
@@ -22,17 +22,8 @@ export interface BlockSizes {
   headDim: number;
 }
 
-export interface BlockLayers {
-  attentionNorm: RmsNorm;
-  query: Linear;
-  key: Linear;
-  value: Linear;
-  output: Linear;
-  mlpNorm: RmsNorm;
-  gate: Linear;
-  up: Linear;
-  down: Linear;
-}
+export type BlockLayers = Record<'attentionNorm' | 'mlpNorm', RmsNorm> &
+  Record<'query' | 'key' | 'value' | 'output' | 'gate' | 'up' | 'down', Linear>;
 
 /** Intermediate results of up to `maxTokens` tokens. */
 export class BlockScratch {
@@ -162,6 +153,6 @@ export class TransformerBlock {
   }
 
   dispose(): void {
-    for (const layer of Object.values(this.layers)) if ('dispose' in layer) layer.dispose();
+    for (const layer of Object.values(this.layers)) if (layer instanceof Linear) layer.dispose();
   }
 }

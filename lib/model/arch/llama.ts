@@ -9,6 +9,7 @@ import { KvCache } from '../../kv-cache/kv-cache';
 import type { KvSequence } from '../../kv-cache/kv-cache';
 import { checkTokenIds, Embedding } from '../../nn/embedding';
 import { longestChunk } from '../../nn/chunks';
+import { checkRoom } from '../../nn/inputs';
 import { Linear } from '../../nn/linear';
 import { RmsNorm } from '../../nn/rms-norm';
 import { Rope } from '../../nn/rope';
@@ -109,12 +110,19 @@ class Llama implements LanguageModel {
 
   /**
    * @throws GqaError EMPTY_PROMPT, OUT_OF_RANGE (an id outside the vocabulary), CONTEXT_EXCEEDED (more than a cache
-   *   without a window has left), DISPOSED or BUSY, before anything is appended
+   *   without a window has left), BUFFER_TOO_SMALL (out), DISPOSED or BUSY, before anything is appended
    */
-  forward(ids: ArrayLike<number>, sequence: KvSequence, want: 'last' | 'all'): Float32Array {
+  forward(
+    ids: ArrayLike<number>,
+    sequence: KvSequence,
+    want: 'last' | 'all',
+    out?: Float32Array,
+  ): Float32Array {
     this.checkForward(ids, sequence);
     const { vocabSize } = this.config;
-    const logits = new Float32Array((want === 'all' ? ids.length : 1) * vocabSize);
+    const size = (want === 'all' ? ids.length : 1) * vocabSize;
+    const logits = out ?? new Float32Array(size);
+    checkRoom('out', logits.length, size);
     for (let from = 0, to; from < ids.length; from = to) {
       to = Math.min(ids.length, from + CHUNK_TOKENS, from + longestChunk(sequence));
       const tokens = to - from;

@@ -75,7 +75,7 @@ function sourceOf(weights: Values, dtype: FloatName): WeightSource & { loaded: S
       loaded.add(name);
       return { shape: tensor.shape, dtype, data: toBits(tensor.values, dtype) };
     },
-    close() {},
+    close: () => undefined,
   };
 }
 
@@ -242,13 +242,22 @@ describe('long prompts', () => {
   });
 });
 
-test('results are the caller’s own', () => {
+test('results are the caller’s own, or written where the caller says', () => {
   const { model } = load(CONFIG);
-  const sequence = model.createCache({ capacity: 4, dtype: 'f32' }).sequence();
+  const sequence = model.createCache({ capacity: 5, dtype: 'f32' }).sequence();
   const first = model.forward([1], sequence, 'last');
   const copy = first.slice();
   model.forward([2], sequence, 'last');
   expect(first).toEqual(copy);
+  const all = new Float32Array(2 * CONFIG.vocabSize);
+  expect(model.forward([3, 4], sequence, 'all', all)).toBe(all);
+  sequence.truncate(3);
+  model.forward([4], sequence, 'last', first);
+  expectClose('the same', first, all.slice(CONFIG.vocabSize), TOLERANCE);
+  expect(() => model.forward([1], sequence, 'last', first.subarray(1))).toThrow(
+    expect.objectContaining({ code: 'BUFFER_TOO_SMALL', argument: 'out' }),
+  );
+  expect(sequence.length).toBe(4);
 });
 
 test('bytes count every weight, in its own dtype where the backend is native', () => {
