@@ -63,10 +63,15 @@ export interface LanguageModel {
     sinkTokens?: number;
   }): KvCache;
   /**
-   * Appends ids to the sequence and returns logits: of the last token [vocab], or of every token [ids, vocab].
-   * Long prompts are cut into chunks inside.
+   * Appends ids to the sequence and returns logits: of the last token [vocab], or of every token [ids, vocab]; in `out`
+   * where it is given, which must have just that length. Long prompts are cut into chunks inside.
    */
-  forward(ids: ArrayLike<number>, sequence: KvSequence, want: 'last' | 'all'): Float32Array;
+  forward(
+    ids: ArrayLike<number>,
+    sequence: KvSequence,
+    want: 'last' | 'all',
+    out?: Float32Array,
+  ): Float32Array;
   /** Bytes of weights held. */
   readonly bytes: number;
   dispose(): void;

@@ -1,0 +1,78 @@
+/** loadModel: a checkpoint on disk becomes a Model, its weights in a worker thread. */
+import type { FloatDType } from '../core/dtype';
+import { expectedError } from '../core/errors';
+import { describe, isFloatDType, requireInteger, requireOptions } from '../core/validate';
+import { openCheckpoint } from './checkpoint';
+import { Model } from './model';
+import type { CacheSettings } from './runner';
+import { WorkerClient } from './worker-client';
+
+export interface LoadOptions {
+  /**
+   * 'exact', the default: activations keep f32 accuracy. 'fast' allows activations to be rounded; nothing does so yet,
+   * both compute the same.
+   */
+  precision?: 'exact' | 'fast';
+  kvCache?: KvCacheSettings;
+  /** Tokens that prompt and answer may have together; default and maximum: what the model was made for. */
+  contextLength?: number;
+}
+
+export interface KvCacheSettings {
+  /** How keys and values are stored; default 'f32'. */
+  dtype?: FloatDType;
+  /** Tokens see this many keys, themselves included, and generation never fills the context; default: no window. */
+  window?: number;
+  /** First positions that stay visible beside the window; default 0. */
+  sinkTokens?: number;
+}
+
+/**
+ * Loads a model from a Hugging Face folder (config.json, safetensors, tokenizer.json) or a GGUF file.
+ *
+ * @throws GqaError INVALID_ARGUMENT, OUT_OF_RANGE, INVALID_DTYPE; INVALID_FILE (damaged or hostile), UNSUPPORTED_MODEL,
+ *   OUT_OF_MEMORY, BACKEND_UNAVAILABLE
+ */
+export async function loadModel(path: string, options: LoadOptions = {}): Promise<Model> {
+  requireOptions(options, 'options');
+  requirePrecision(options.precision ?? 'exact');
+  const cache = resolveCache(options.kvCache ?? {});
+  const { config, weights, tokenizer: buildTokenizer } = openCheckpoint(path);
+  try {
+    const contextLength = requireInteger(
+      options.contextLength ?? config.contextLength,
+      'options.contextLength',
+      1,
+      config.contextLength,
+    );
+    const tokenizer = buildTokenizer();
+    const { client, facts } = await WorkerClient.start({ path, contextLength, cache });
+    return new Model(config, contextLength, tokenizer, client, facts);
+  } finally {
+    weights.close();
+  }
+}
+
+function requirePrecision(precision: unknown): void {
+  if (precision === 'exact' || precision === 'fast') return;
+  const expected = "'exact' or 'fast'";
+  throw expectedError('INVALID_ARGUMENT', 'options.precision', expected, describe(precision));
+}
+
+function resolveCache(options: KvCacheSettings): CacheSettings {
+  requireOptions(options, 'options.kvCache');
+  const { dtype = 'f32', window, sinkTokens = 0 } = options;
+  if (!isFloatDType(dtype)) {
+    throw expectedError(
+      'INVALID_DTYPE',
+      'options.kvCache.dtype',
+      'f32, f16 or bf16',
+      describe(dtype),
+    );
+  }
+  return {
+    dtype,
+    window: window === undefined ? undefined : requireInteger(window, 'options.kvCache.window', 1),
+    sinkTokens: requireInteger(sinkTokens, 'options.kvCache.sinkTokens', 0),
+  };
+}
