@@ -33,7 +33,8 @@ void AsyncCalls::run(void* context) {
     delete call;  // its reference and its promise have gone with the isolate
     return;
   }
-  call->status = attendRows(call->problem, call->cancel);
+  // Small problems do not look at the flag, so one that is cancelled by now must not begin.
+  call->status = call->cancel->load() != 0 ? Status::cancelled : attendRows(call->problem, call->cancel);
   owner->finish(call);
 }
 
