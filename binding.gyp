@@ -15,7 +15,7 @@
   "targets": [
     {
       "target_name": "gqa",
-      "sources": ["<@(core_sources)"],
+      "sources": ["<@(binding_sources)", "<@(core_sources)"],
       "conditions": [
         ["target_arch=='x64'", {"dependencies": ["gqa_avx2", "gqa_avx512"]}],
         ["target_arch=='arm64'", {"dependencies": ["gqa_neon"]}]

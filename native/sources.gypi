@@ -1,7 +1,15 @@
 {
   "variables": {
-    "core_sources": [
+    "binding_sources": [
       "native/binding/addon.cc",
+      "native/binding/async.cc",
+      "native/binding/attend.cc",
+      "native/binding/environment.cc",
+      "native/binding/information.cc",
+      "native/binding/operations.cc",
+      "native/binding/storage.cc"
+    ],
+    "core_sources": [
       "native/runtime/attend.cc",
       "native/runtime/cpu.cc",
       "native/runtime/dispatch.cc",

@@ -5,7 +5,7 @@ const { spawnSync } = require('node:child_process');
 const { existsSync, readFileSync } = require('node:fs');
 const { join } = require('node:path');
 
-const OBJECT_FOLDER = join('build', 'CMakeFiles', 'gqa.dir');
+const OBJECT_FOLDER = join('build', 'CMakeFiles', 'gqa_core.dir');
 
 /** Lines of `nm --defined-only` that name weak (W, V) or unique (u) symbols. */
 function sharedSymbols(nmOutput) {
@@ -16,8 +16,10 @@ function sharedSymbols(nmOutput) {
 function flaggedSources(root) {
   const { variables } = JSON.parse(readFileSync(join(root, 'native', 'sources.gypi'), 'utf8'));
   return Object.entries(variables)
-    .filter(([key]) => key.endsWith('_sources') && key !== 'core_sources')
-    .filter(([key]) => variables[key.replace('_sources', '_cflags')].length > 0)
+    .filter(
+      ([key]) =>
+        key.endsWith('_sources') && `${key.slice(0, -'_sources'.length)}_cflags` in variables,
+    )
     .flatMap(([, sources]) => sources);
 }
 
