@@ -8,3 +8,4 @@ export type { GqaErrorCode, GqaErrorDetails } from './core/errors';
 export { Tensor } from './core/tensor';
 export { KvCache, KvLayer, KvSequence } from './kv-cache/kv-cache';
 export type { KvCacheOptions } from './kv-cache/kv-cache';
+export * from './nn';

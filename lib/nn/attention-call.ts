@@ -14,7 +14,7 @@ import {
   shapeError,
 } from '../core/validate';
 import { KvSequence } from '../kv-cache/kv-cache';
-import type { AttentionSizes } from './attention-weights';
+import type { AttentionSizes } from './attention-options';
 import { longestChunk } from './chunks';
 import { inputRows } from './inputs';
 

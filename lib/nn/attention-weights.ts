@@ -3,15 +3,9 @@ import type { FloatDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import { Tensor } from '../core/tensor';
 import { requireOptions } from '../core/validate';
+import type { AttentionSizes } from './attention-options';
 import { checkWeights } from './inputs';
-import { uniformStream, xavierUniform } from './random';
-
-export interface AttentionSizes {
-  dModel: number;
-  heads: number;
-  kvHeads: number;
-  headDim: number;
-}
+import { fillXavier, uniformStream } from './random';
 
 export const PROJECTIONS = ['query', 'key', 'value', 'output'] as const;
 export type Projection = (typeof PROJECTIONS)[number];
@@ -40,7 +34,9 @@ export function initialWeights(
   const weights: Partial<AttentionWeights> = {};
   for (const name of PROJECTIONS) {
     const shape = projectionShape(sizes, name);
-    weights[name] = Tensor.view(xavierUniform(...shape, next), shape);
+    const weight = Tensor.zeros(shape);
+    fillXavier(weight.data, shape, next);
+    weights[name] = weight;
     if (withBias) weights[`${name}Bias`] = Tensor.zeros([shape[0]]);
   }
   return weights as AttentionWeights;

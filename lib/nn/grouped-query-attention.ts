@@ -4,38 +4,21 @@
  * Inputs are f32, f16 or bf16; activations and the result are f32; weights keep the dtype they are loaded in.
  */
 import { attention } from '../attention';
-import { expectedError, GqaError } from '../core/errors';
-import { Tensor } from '../core/tensor';
-import { requireBoolean, requireFinite, requireInteger, requireOptions } from '../core/validate';
+import { GqaError } from '../core/errors';
+import { disposeSymbol, Tensor } from '../core/tensor';
+import { requireBoolean, requireInteger, requireOptions } from '../core/validate';
 import type { KvSequence } from '../kv-cache/kv-cache';
 import { readCall } from './attention-call';
 import type { AttentionCall, AttentionForwardOptions, AttentionInputs } from './attention-call';
+import { makeRope, requireProbability, requireSizes } from './attention-options';
+import type { GroupedQueryAttentionOptions } from './attention-options';
 import { checkAttentionWeights, copyWeights, initialWeights } from './attention-weights';
-import type { AttentionSizes, AttentionWeights, Projection } from './attention-weights';
+import type { AttentionWeights, Projection } from './attention-weights';
 import { attendOverCache } from './cached-attention';
 import type { HeadTensors } from './cached-attention';
 import { Linear } from './linear';
 import { derivedSeed } from './random';
-import { Rope } from './rope';
-import type { RopeOptions } from './rope';
-
-export interface GroupedQueryAttentionOptions {
-  /** Width of inputs and outputs. */
-  dModel: number;
-  heads: number;
-  /** Divides heads: heads / kvHeads query heads share one KV head. */
-  kvHeads: number;
-  /** Default dModel / heads, which must then be whole. */
-  headDim?: number;
-  /** Whether the four projections have biases; default false. */
-  bias?: boolean;
-  /** Probability that an attention weight is dropped while training; default 0. */
-  dropout?: number;
-  /** Rotary positions for queries and keys: true for theta 10,000, options, or a Rope shared with other layers. */
-  rope?: boolean | Omit<RopeOptions, 'headDim'> | Rope;
-  /** Of the initial weights and of dropout; default 0. */
-  seed?: number;
-}
+import type { Rope } from './rope';
 
 export class GroupedQueryAttention {
   readonly dModel: number;
@@ -67,7 +50,7 @@ export class GroupedQueryAttention {
     this.headDim = sizes.headDim;
     this.hasBias = requireBoolean(options.bias ?? false, 'options.bias');
     this.dropout = requireProbability(options.dropout ?? 0, 'options.dropout');
-    this.rope = makeRope(options.rope ?? false, this.headDim);
+    this.rope = makeRope(options.rope, this.headDim);
     this.seed = requireInteger(options.seed ?? 0, 'options.seed', 0, 2 ** 32 - 1);
     this.weights = initialWeights(this, this.hasBias, this.seed);
     this.layers = makeLayers(this.weights);
@@ -138,6 +121,10 @@ export class GroupedQueryAttention {
     this.layers = null;
   }
 
+  [disposeSymbol](): void {
+    this.dispose();
+  }
+
   private usableLayers(): Record<Projection, Linear> {
     if (this.layers === null) throw new GqaError('DISPOSED', 'This attention module was disposed');
     return this.layers;
@@ -146,7 +133,7 @@ export class GroupedQueryAttention {
   /** All batch rows over the call's own keys. */
   private attend(call: AttentionCall, rows: ProjectedRows, context: Float32Array): void {
     const { batch, queryTokens, keyTokens } = call;
-    for (let b = 0; b < batch; b++) this.headTensors(call, rows, context, b, 0);
+    for (let b = 0; b < batch; b++) this.rotate(call, rows, b, 0);
     const view = (data: Float32Array, tokens: number, heads: number): Tensor<'f32'> =>
       Tensor.view(data, [batch, tokens, heads, this.headDim]);
     attention(
@@ -170,32 +157,37 @@ export class GroupedQueryAttention {
     context: Float32Array,
   ): void {
     sequences.forEach((sequence, b) => {
-      const heads = this.headTensors(call, rows, context, b, sequence.length);
+      this.rotate(call, rows, b, sequence.length);
+      const heads = this.headTensors(call, rows, context, b);
       attendOverCache(call, b, sequence, heads, () => this.nextDropout());
     });
   }
 
-  /** Batch row b with RoPE applied; its first key stands at position `held`. */
+  /** RoPE on batch row b, whose first key stands at position `held` and whose last query stands at the last key. */
+  private rotate(call: AttentionCall, rows: ProjectedRows, b: number, held: number): void {
+    const { queryTokens, keyTokens } = call;
+    const turn = (data: Float32Array, tokens: number, heads: number, start: number): void => {
+      const from = b * tokens * heads * this.headDim;
+      this.rope?.apply(data.subarray(from), tokens, heads, start);
+    };
+    turn(rows.query, queryTokens, this.heads, held + keyTokens - queryTokens);
+    turn(rows.key, keyTokens, this.kvHeads, held);
+  }
+
   private headTensors(
     call: AttentionCall,
     rows: ProjectedRows,
     context: Float32Array,
     b: number,
-    held: number,
   ): HeadTensors {
     const { queryTokens, keyTokens } = call;
     const view = (data: Float32Array, tokens: number, heads: number): Tensor<'f32'> => {
       const size = tokens * heads * this.headDim;
       return Tensor.view(data.subarray(b * size, (b + 1) * size), [1, tokens, heads, this.headDim]);
     };
-    const query = view(rows.query, queryTokens, this.heads);
-    const key = view(rows.key, keyTokens, this.kvHeads);
-    // The last query stands at the last key.
-    this.rope?.apply(query.data, queryTokens, this.heads, held + keyTokens - queryTokens);
-    this.rope?.apply(key.data, keyTokens, this.kvHeads, held);
     return {
-      query,
-      key,
+      query: view(rows.query, queryTokens, this.heads),
+      key: view(rows.key, keyTokens, this.kvHeads),
       value: view(rows.value, keyTokens, this.kvHeads),
       out: view(context, queryTokens, this.heads),
     };
@@ -223,46 +215,6 @@ function project(layer: Linear, x: Float32Array, tokens: number): Float32Array {
 function makeLayers(weights: AttentionWeights): Record<Projection, Linear> {
   const make = (name: Projection): Linear => new Linear(weights[name], weights[`${name}Bias`]);
   return { query: make('query'), key: make('key'), value: make('value'), output: make('output') };
-}
-
-function requireSizes(options: GroupedQueryAttentionOptions): AttentionSizes {
-  requireOptions(options, 'options');
-  const dModel = requireInteger(options.dModel, 'options.dModel', 1);
-  const heads = requireInteger(options.heads, 'options.heads', 1);
-  const kvHeads = requireInteger(options.kvHeads, 'options.kvHeads', 1);
-  if (heads % kvHeads !== 0) {
-    const expected = `a divisor of heads (${heads})`;
-    throw expectedError('HEADS_NOT_DIVISIBLE', 'options.kvHeads', expected, String(kvHeads));
-  }
-  if (options.headDim === undefined && dModel % heads !== 0) {
-    const expected = `a multiple of heads (${heads}), or headDim given,`;
-    throw expectedError('INVALID_SHAPE', 'options.dModel', expected, String(dModel));
-  }
-  const headDim = requireInteger(options.headDim ?? dModel / heads, 'options.headDim', 1);
-  return { dModel, heads, kvHeads, headDim };
-}
-
-function requireProbability(value: unknown, argument: string): number {
-  const probability = requireFinite(value, argument);
-  if (probability >= 0 && probability < 1) return probability;
-  throw expectedError('OUT_OF_RANGE', argument, 'a number from 0 to below 1', String(value));
-}
-
-function makeRope(
-  rope: boolean | Omit<RopeOptions, 'headDim'> | Rope,
-  headDim: number,
-): Rope | null {
-  if (rope === false) return null;
-  if (rope === true) return new Rope({ headDim });
-  if (!(rope instanceof Rope)) {
-    requireOptions(rope, 'options.rope');
-    return new Rope({ ...rope, headDim });
-  }
-  if (rope.headDim !== headDim) {
-    const expected = `a Rope with headDim ${headDim}`;
-    throw expectedError('INVALID_SHAPE', 'options.rope', expected, String(rope.headDim));
-  }
-  return rope;
 }
 
 type EndOptions = Omit<GroupedQueryAttentionOptions, 'kvHeads'>;

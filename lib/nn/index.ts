@@ -1,5 +1,6 @@
 /** Layers, and the attention modules built from them. */
 export type { AttentionForwardOptions, AttentionInputs } from './attention-call';
+export type { GroupedQueryAttentionOptions } from './attention-options';
 export type { AttentionWeights } from './attention-weights';
 export { Embedding } from './embedding';
 export {
@@ -7,7 +8,6 @@ export {
   MultiHeadAttention,
   MultiQueryAttention,
 } from './grouped-query-attention';
-export type { GroupedQueryAttentionOptions } from './grouped-query-attention';
 export type { Weights } from './inputs';
 export { Linear } from './linear';
 export { RmsNorm } from './rms-norm';

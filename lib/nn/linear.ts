@@ -5,7 +5,7 @@
 import { getBackend } from '../backend';
 import type { Backend, PackedWeights } from '../backend/contract';
 import { GqaError } from '../core/errors';
-import { Tensor } from '../core/tensor';
+import { disposeSymbol, Tensor } from '../core/tensor';
 import { checkRoom, checkWeights, inputRows, widen } from './inputs';
 import type { Weights } from './inputs';
 
@@ -65,5 +65,9 @@ export class Linear {
   dispose(): void {
     this.packed?.dispose();
     this.packed = null;
+  }
+
+  [disposeSymbol](): void {
+    this.dispose();
   }
 }

@@ -14,14 +14,14 @@ export function derivedSeed(seed: number, n: number): number {
   return mix((mix(seed >>> 0) + Math.imul(n, 0x6d2b79f5)) >>> 0);
 }
 
-/** Xavier (Glorot) uniform: values in ±sqrt(6 / (outFeatures + inFeatures)), [outFeatures, inFeatures] row-major. */
-export function xavierUniform(
-  outFeatures: number,
-  inFeatures: number,
+/** Xavier (Glorot) uniform: values in ±sqrt(6 / (outFeatures + inFeatures)). */
+export function fillXavier(
+  weight: Float32Array,
+  [outFeatures, inFeatures]: readonly [number, number],
   next: () => number,
-): Float32Array {
+): void {
   const bound = Math.sqrt(6 / (outFeatures + inFeatures));
-  return Float32Array.from({ length: outFeatures * inFeatures }, () => (2 * next() - 1) * bound);
+  for (let i = 0; i < weight.length; i++) weight[i] = (2 * next() - 1) * bound;
 }
 
 /** mulberry32's output function: every bit of x reaches every bit of the result. */

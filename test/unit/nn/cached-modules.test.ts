@@ -248,6 +248,26 @@ describe('features over a cache', () => {
     expectClose('cut', module.forward(x, { cache: small, mask }).data, windowed.data, TOLERANCE);
   });
 
+  test('a mask over what was appended before, too', () => {
+    const random = new Random(3);
+    const data = Uint8Array.from({ length: 20 * 20 }, () => +random.chance(0.7));
+    const whole = module.forward(x, { causal: true, mask: Tensor.view(data, [1, 1, 20, 20]) });
+    const sequence = cacheFor(module, {}).sequence();
+    for (const [from, to] of [
+      [0, 12],
+      [12, 13],
+      [13, 20],
+    ]) {
+      const rows = Array.from({ length: to - from }, (_, i) => {
+        const row = (from + i) * 20;
+        return [...data.subarray(row, row + to)];
+      });
+      const mask = Tensor.from(rows.flat(), [1, 1, to - from, to], 'u8');
+      const y = module.forward(tokens(x, from, to), { cache: sequence, mask });
+      expectClose(`from ${from}`, y.data, tokens(whole, from, to).data, TOLERANCE);
+    }
+  });
+
   test('a mask for each batch row', () => {
     const both = Tensor.from([...x.data, ...x.data.map((v) => -v)], [2, 20, 16]);
     const random = new Random(9);
