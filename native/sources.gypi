@@ -34,7 +34,9 @@
       "-mavx512dq",
       "-mfma",
       "-mf16c",
-      "-mprefer-vector-width=512"
+      "-mprefer-vector-width=512",
+      "-Wno-uninitialized",
+      "-Wno-maybe-uninitialized"
     ],
     "neon_sources": ["native/targets/neon.cc"],
     "neon_cflags": []
