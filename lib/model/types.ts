@@ -1,6 +1,9 @@
 /** What the layers of the runner agree on: weights from any format, one architecture, one way to run it. */
 import type { FloatData, FloatDType } from '../core/dtype';
 import type { KvCache, KvSequence } from '../kv-cache/kv-cache';
+import type { RopeScaling } from '../nn/rope';
+
+export type { RopeScaling };
 
 /** One tensor of a checkpoint, dequantised where it was stored quantised (then dtype is 'f32'). */
 export interface WeightTensor {
@@ -19,18 +22,6 @@ export interface WeightSource {
   load(name: string, shape: readonly number[]): WeightTensor;
   close(): void;
 }
-
-/** Llama-3's frequency scaling, plain linear scaling, or a divisor of each frequency [rotaryDim / 2] (GGUF's rope_freqs). */
-export type RopeScaling =
-  | {
-      type: 'llama3';
-      factor: number;
-      lowFreqFactor: number;
-      highFreqFactor: number;
-      originalContext: number;
-    }
-  | { type: 'linear'; factor: number }
-  | { type: 'factors'; factors: readonly number[] };
 
 /** The numbers of an architecture, in the field's terms, the same from config.json and GGUF metadata. */
 export interface ModelConfig {
