@@ -2,7 +2,7 @@
 import type { FloatDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import { Tensor } from '../core/tensor';
-import { requireOptions } from '../core/validate';
+import { requireFloatTensor, requireOptions } from '../core/validate';
 import type { AttentionSizes } from './attention-options';
 import { checkWeights } from './inputs';
 import { fillXavier, uniformStream } from './random';
@@ -61,7 +61,7 @@ export function checkAttentionWeights(
       const known = [...shapes.keys()].join(', ');
       throw expectedError('INVALID_ARGUMENT', 'weights', `parameters among ${known}`, name);
     }
-    checkWeights(`weights.${name}`, tensor, shape);
+    checkWeights(`weights.${name}`, requireFloatTensor(tensor, `weights.${name}`), shape);
   }
 }
 

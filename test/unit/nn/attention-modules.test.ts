@@ -267,6 +267,8 @@ describe('loadWeights', () => {
     expect(load({ query: Tensor.zeros([16, 16], 'i32') })).toThrow(
       fails('INVALID_DTYPE', 'weights.query'),
     );
+    const plain = { shape: [16, 16], dtype: 'f32', data: new Float32Array(256) };
+    expect(load({ query: plain })).toThrow(fails('INVALID_ARGUMENT', 'weights.query'));
     expect(load({ query: undefined })).toThrow(fails('INVALID_ARGUMENT', 'weights.query'));
     expect(load([query])).toThrow(fails('INVALID_ARGUMENT', 'weights'));
     expect(module.parameters().query.toFloat32()).toEqual(before.query.toFloat32());
