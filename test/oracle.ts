@@ -53,14 +53,13 @@ export function attentionOracle(a: OracleAttention): OracleResult {
     for (let i = 0; i < a.queryTokens; i++) {
       for (let h = 0; h < a.heads; h++) {
         const row = (b * a.queryTokens + i) * a.heads + h;
-        const keys: { j: number; score: number }[] = [];
+        const keys: Key[] = [];
         for (let j = 0; j < a.keyTokens; j++) {
           if (!visible(a, b, h, i, j)) continue;
-          const stages = scoreStages(a, b, h, i, j);
-          for (const s of stages) {
-            if (Number.isFinite(s)) largestScore = Math.max(largestScore, Math.abs(s));
-          }
-          keys.push({ j, score: stages[stages.length - 1] });
+          const product = scaledProduct(a, b, h, i, j);
+          const score = finalScore(a, b, h, i, j, product);
+          largestScore = Math.max(largestScore, finiteSize(product), finiteSize(score));
+          keys.push({ j, score });
         }
         lse[row] = softmaxRow(a, b, i, h, keys, out, row * a.valueDim);
       }
@@ -69,29 +68,36 @@ export function attentionOracle(a: OracleAttention): OracleResult {
   return { out, lse, largestScore };
 }
 
-/** Fills out[at .. at + valueDim) and returns the LSE. A score of -Infinity is as good as a hidden key. */
+interface Key {
+  j: number;
+  score: number;
+}
+
+function finiteSize(x: number): number {
+  return Number.isFinite(x) ? Math.abs(x) : 0;
+}
+
+/** Fills out[at .. at + valueDim) and returns the LSE. */
 function softmaxRow(
   a: OracleAttention,
   b: number,
   i: number,
   h: number,
-  keys: { j: number; score: number }[],
+  keys: Key[],
   out: number[],
   at: number,
 ): number {
-  const seen = keys.filter(({ score }) => score !== -Infinity);
-  if (seen.length === 0) return -Infinity;
+  if (keys.every(({ score }) => score === -Infinity)) return -Infinity;
   const sink = a.sinkLogits === undefined ? -Infinity : a.sinkLogits[h];
-  // Not Math.max alone: its NaN must win, and does.
-  const max = seen.reduce((m, { score }) => Math.max(m, score), sink);
+  // Math.max of a NaN is NaN, as it should be.
+  const max = keys.reduce((m, { score }) => Math.max(m, score), sink);
   let sum = sink === -Infinity ? 0 : Math.exp(sink - max);
-  for (const { score } of seen) sum += Math.exp(score - max);
+  for (const { score } of keys) sum += Math.exp(score - max);
   const kvHead = Math.floor(h / (a.heads / a.kvHeads));
-  for (const { j, score } of seen) {
+  for (const { j, score } of keys) {
     const weight = (Math.exp(score - max) / sum) * keepFactor(a, b, h, i, j);
-    for (let d = 0; d < a.valueDim; d++) {
-      out[at + d] += weight * a.v[((b * a.keyTokens + j) * a.kvHeads + kvHead) * a.valueDim + d];
-    }
+    const from = ((b * a.keyTokens + j) * a.kvHeads + kvHead) * a.valueDim;
+    for (let d = 0; d < a.valueDim; d++) out[at + d] += weight * a.v[from + d];
   }
   return max + Math.log(sum);
 }
@@ -100,32 +106,41 @@ function position(a: OracleAttention, i: number): number {
   return i + a.keyTokens - a.queryTokens;
 }
 
+/** A bias of -Infinity hides a key as the mask does. */
 function visible(a: OracleAttention, b: number, h: number, i: number, j: number): boolean {
   const p = position(a, i);
   if (a.causal && j > p) return false;
-  const window = a.window ?? Infinity;
-  const inWindow = j > p - window;
-  const isSink = j < (a.sinkTokens ?? 0);
+  const inWindow = a.window === undefined || j > p - a.window;
+  const isSink = a.sinkTokens !== undefined && j < a.sinkTokens;
   if (!inWindow && !isSink) return false;
+  if (a.bias !== undefined && at(a, a.bias, b, h, i, j) === -Infinity) return false;
   return a.mask === undefined || at(a, a.mask, b, h, i, j) !== 0;
 }
 
-/** The score after scale, after softcap, and after bias and ALiBi. */
-function scoreStages(a: OracleAttention, b: number, h: number, i: number, j: number): number[] {
+/** scale * q.k */
+function scaledProduct(a: OracleAttention, b: number, h: number, i: number, j: number): number {
   const kvHead = Math.floor(h / (a.heads / a.kvHeads));
+  const q = ((b * a.queryTokens + i) * a.heads + h) * a.headDim;
+  const k = ((b * a.keyTokens + j) * a.kvHeads + kvHead) * a.headDim;
   let dot = 0;
-  for (let d = 0; d < a.headDim; d++) {
-    const q = a.q[((b * a.queryTokens + i) * a.heads + h) * a.headDim + d];
-    const k = a.k[((b * a.keyTokens + j) * a.kvHeads + kvHead) * a.headDim + d];
-    dot += q * k;
-  }
-  const scaled = dot * (a.scale ?? 1 / Math.sqrt(a.headDim));
+  for (let d = 0; d < a.headDim; d++) dot += a.q[q + d] * a.k[k + d];
+  return dot * (a.scale ?? 1 / Math.sqrt(a.headDim));
+}
+
+/** After softcap, bias and ALiBi. */
+function finalScore(
+  a: OracleAttention,
+  b: number,
+  h: number,
+  i: number,
+  j: number,
+  product: number,
+): number {
   const softcap = a.softcap ?? 0;
-  const capped = softcap > 0 ? softcap * Math.tanh(scaled / softcap) : scaled;
-  let score = capped;
+  let score = softcap > 0 ? softcap * Math.tanh(product / softcap) : product;
   if (a.bias !== undefined) score += at(a, a.bias, b, h, i, j);
   if (a.alibiSlopes !== undefined) score += a.alibiSlopes[h] * (j - position(a, i));
-  return [scaled, capped, score];
+  return score;
 }
 
 function at(a: OracleAttention, plane: Plane, b: number, h: number, i: number, j: number): number {

@@ -102,13 +102,12 @@ describe.each(DTYPES)('%s', (dtype) => {
     }
   });
 
-  test('truncated and appended again', () => {
+  test('truncated within the slack and appended again', () => {
     const { sequence } = open({ ...base, window: 16, sinkTokens: 4 }, 100, 11);
-    for (const [append, truncate] of [[50, 40], [90, 70], [30, 25], [64, 90]] as const) {
+    for (const [append, back] of [[50, 10], [90, 70], [30, 25], [64, 60], [300, 80], [1, 1], [100, 79]] as const) {
       sequence.append(append);
       sequence.check(0, 3, 2);
-      const back = Math.min(truncate, sequence.length);
-      sequence.truncate(Math.max(back, sequence.length - 60));
+      sequence.truncate(sequence.length - back);
       sequence.check(0, 1, 2);
       sequence.append(3);
       sequence.check(0, 2, 2);

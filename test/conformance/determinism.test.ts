@@ -1,16 +1,23 @@
 /** A result depends on the inputs alone: not on threads, not on sync or async, not on what ran before or beside it. */
-import { attention, attentionAsync, KvCache, mergeAttention, Tensor } from '../../lib';
+import {
+  attention,
+  attentionAsync,
+  KvCache,
+  mergeAttention,
+  Tensor,
+  type AttentionFeatures,
+  type FloatDType,
+} from '../../lib';
 import { getBackend } from '../../lib/backend';
 import { attentionOracle } from '../oracle';
 import { attentionCase, attentionInputs, type AttentionCase } from '../support/attention-case';
 import { expectClose, expectSameBits, toNumbers } from '../support/compare';
 import { Random } from '../support/random';
 import { samples } from '../support/samples';
-import { normals, tensor } from '../support/tensors';
+import { normals, tensor, f32Tensor, type FloatTensor, type WithLse } from '../support/tensors';
 import { MERGE } from '../tolerances';
 
 const DTYPES = ['f32', 'f16', 'bf16'] as const;
-type WithLse = { out: Tensor; lse: Tensor };
 
 const CASES: Partial<AttentionCase>[] = [
   { queryTokens: 1, keyTokens: 1500, kvHeads: 1, group: 5 },
@@ -22,7 +29,7 @@ const CASES: Partial<AttentionCase>[] = [
 
 function run(c: AttentionCase): WithLse {
   const { q, k, v, options } = attentionInputs(c);
-  return attention(q, k, v, { ...options, returnLse: true }) as WithLse;
+  return attention(q, k, v, { ...options, returnLse: true });
 }
 
 function same(what: string, a: WithLse, b: WithLse): void {
@@ -36,7 +43,7 @@ describe.each(DTYPES)('%s', (dtype) => {
   test('async gives the bits of sync', async () => {
     for (const c of cases) {
       const { q, k, v, options } = attentionInputs(c);
-      const result = (await attentionAsync(q, k, v, { ...options, returnLse: true })) as WithLse;
+      const result = await attentionAsync(q, k, v, { ...options, returnLse: true });
       same(JSON.stringify(c), result, run(c));
     }
   });
@@ -47,8 +54,8 @@ describe.each(DTYPES)('%s', (dtype) => {
     const rounds = [0, 1, 2].flatMap(() =>
       inputs.map(({ q, k, v, options }, i) =>
         // Inputs are copied: a tensor in use by a call is busy.
-        attentionAsync(q.to(dtype), k.to(dtype), v.to(dtype), copied({ ...options, returnLse: true })).then(
-          (r) => same(`case ${i}`, r as WithLse, alone[i]),
+        attentionAsync(q.to(dtype), k.to(dtype), v.to(dtype), { ...copied(options), returnLse: true }).then(
+          (r) => same(`case ${i}`, r, alone[i]),
         ),
       ),
     );
@@ -60,12 +67,12 @@ describe.each(DTYPES)('%s', (dtype) => {
   test('a batch element alone gives the same bits as in the batch', () => {
     const c = { ...cases[3], plane: { batch: false, heads: false } };
     const { q, k, v, options } = attentionInputs(c);
-    const whole = attention(q, k, v, options) as Tensor;
-    const part = (t: Tensor) => {
+    const whole = attention(q, k, v, options);
+    const part = (t: FloatTensor) => {
       const half = t.data.length / 2;
-      return Tensor.view(t.data.subarray(half) as Float32Array, [1, ...t.shape.slice(1)], dtype as 'f32') as Tensor;
+      return Tensor.view<FloatDType>(t.data.subarray(half), [1, ...t.shape.slice(1)], dtype);
     };
-    const second = attention(part(q), part(k), part(v), options) as Tensor;
+    const second = attention(part(q), part(k), part(v), options);
     expectSameBits('second of the batch', part(whole).data, second.data);
   });
 
@@ -76,12 +83,12 @@ describe.each(DTYPES)('%s', (dtype) => {
       const { q, k, v, options, oracle } = attentionInputs(c);
       const owner = Array.from({ length: c.keyTokens }, () => random.int(0, 3));
       const parts = [0, 1, 2, 3].map((part) => {
-        const mask = Uint8Array.from((options.mask as Tensor).data);
+        const mask = Uint8Array.from(options.mask!.data);
         mask.forEach((m, at) => (mask[at] = owner[at % c.keyTokens] === part ? m : 0));
         const shape = [1, 1, c.queryTokens, c.keyTokens];
-        return attention(q, k, v, { mask: Tensor.view(mask, shape, 'u8'), returnLse: true }) as WithLse;
+        return attention(q, k, v, { mask: Tensor.view(mask, shape), returnLse: true });
       });
-      const merged = mergeAttention(parts as never) as unknown as WithLse;
+      const merged = mergeAttention(parts);
       const whole = attentionOracle(oracle);
       expectClose('out', toNumbers(merged.out.data, dtype), whole.out, MERGE[dtype]);
       expectClose('lse', toNumbers(merged.lse.data, 'f32'), whole.lse, MERGE.f32);
@@ -89,7 +96,7 @@ describe.each(DTYPES)('%s', (dtype) => {
   });
 });
 
-function copied(options: Record<string, unknown>): Record<string, unknown> {
+function copied(options: AttentionFeatures): AttentionFeatures {
   return Object.fromEntries(
     Object.entries(options).map(([name, value]) => [name, value instanceof Tensor ? value.to(value.dtype) : value]),
   );
@@ -112,8 +119,8 @@ test('the same bits for every thread count', () => {
 
 test('merging nothing visible gives zeros and LSE -Infinity', () => {
   const out = () => tensor(new Array(12).fill(0), [1, 3, 2, 2], 'f32');
-  const lse = () => tensor(new Array(6).fill(-Infinity), [1, 3, 2], 'f32');
-  const merged = mergeAttention([0, 1].map(() => ({ out: out(), lse: lse() })) as never) as unknown as WithLse;
+  const lse = () => f32Tensor(new Array(6).fill(-Infinity), [1, 3, 2]);
+  const merged = mergeAttention([0, 1].map(() => ({ out: out(), lse: lse() })));
   expect(Array.from(merged.out.data)).toEqual(new Array(12).fill(0));
   expect(Array.from(merged.lse.data)).toEqual(new Array(6).fill(-Infinity));
 });
@@ -133,7 +140,7 @@ test('a split of a prompt into chunks stays within the tolerance, over the same 
       const part = (x: number[], w: number) => x.slice(at * w, (at + n) * w);
       sequence.append(0, tensor(part(k, width), [n, 2, 16], 'f32'), tensor(part(v, width), [n, 2, 16], 'f32'));
       const rows = tensor(part(q, 2 * width), [1, n, 4, 16], 'f32');
-      out.push(...(attention(rows, sequence.layer(0)) as Tensor).data);
+      out.push(...attention(rows, sequence.layer(0)).data);
       at += n;
     }
     return out;

@@ -1,5 +1,5 @@
 /** Where inputs and outputs may lie: shared memory, views off every alignment, views packed against their neighbours. */
-import { attention, Tensor } from '../../lib';
+import { attention, Tensor, type FloatDType } from '../../lib';
 import { attentionOracle } from '../oracle';
 import {
   attentionCase,
@@ -7,21 +7,21 @@ import {
   compareWithOracle,
   type AttentionInputs,
 } from '../support/attention-case';
-import type { FloatName } from '../support/numbers';
+import type { FloatTensor } from '../support/tensors';
 
 const DTYPES = ['f32', 'f16', 'bf16'] as const;
 type Buffers = (bytes: number) => ArrayBufferLike;
 
 /** A copy of t that begins `elements` elements into a buffer, with `fill` before and behind. */
-function moved(t: Tensor, elements: number, buffers: Buffers, fill: number): Tensor {
+function moved(t: FloatTensor, elements: number, buffers: Buffers, fill: number): FloatTensor {
   const margin = 64;
-  const data = t.data as Float32Array | Uint16Array;
+  const { data } = t;
   const Kind = data.constructor as Float32ArrayConstructor;
   const whole = new Kind(buffers((data.length + elements + margin) * data.BYTES_PER_ELEMENT));
   whole.fill(fill);
   const view = whole.subarray(elements, elements + data.length);
   view.set(data);
-  return Tensor.view(view, [...t.shape], t.dtype as FloatName) as Tensor;
+  return Tensor.view<FloatDType>(view, t.shape, t.dtype);
 }
 
 function movedInputs(inputs: AttentionInputs, elements: number, buffers: Buffers): AttentionInputs {
@@ -48,12 +48,12 @@ describe.each(DTYPES)('%s', (dtype) => {
       const count = shape.reduce((a, b) => a * b);
       const Kind = inputs.q.data.constructor as Float32ArrayConstructor;
       const whole = new Kind(count + elements + 40).fill(77);
-      const out = Tensor.view(whole.subarray(elements, elements + count), shape, dtype) as Tensor;
+      const out = Tensor.view<FloatDType>(whole.subarray(elements, elements + count), shape, dtype);
       const result = attention(inputs.q, inputs.k, inputs.v, {
         ...inputs.options,
         out,
         returnLse: true,
-      }) as { out: Tensor; lse: Tensor };
+      });
       compareWithOracle(`${elements} off`, result, expected, dtype);
       const around = [...whole.subarray(0, elements), ...whole.subarray(elements + count)];
       expect(around.every((x) => x === 77)).toBe(true);
@@ -66,7 +66,7 @@ describe.each(DTYPES)('%s', (dtype) => {
       const result = attention(inputs.q, inputs.k, inputs.v, {
         ...inputs.options,
         returnLse: true,
-      }) as { out: Tensor; lse: Tensor };
+      });
       compareWithOracle('shared', result, attentionOracle(inputs.oracle), dtype);
     }
   });
@@ -87,6 +87,6 @@ describe.each(DTYPES)('%s', (dtype) => {
     const inputs = attentionInputs({ ...cases[1], valueDim: 19 });
     const result = attention(inputs.q, inputs.k, inputs.k, { ...inputs.options, returnLse: true });
     const oracle = { ...inputs.oracle, v: inputs.oracle.k };
-    compareWithOracle('shared k and v', result as { out: Tensor; lse: Tensor }, attentionOracle(oracle), dtype);
+    compareWithOracle('shared k and v', result, attentionOracle(oracle), dtype);
   });
 });

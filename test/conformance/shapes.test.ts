@@ -1,14 +1,14 @@
 /** Every group size, head dim and token count of the contract, each dtype, in decode and in prefill. */
 import { attentionCase, checkAttention } from '../support/attention-case';
-import { axis } from '../support/samples';
+import { axis, thinned } from '../support/samples';
 
 const DTYPES = ['f32', 'f16', 'bf16'] as const;
-const GROUPS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 17, 24, 32, 48, 71];
+const GROUPS = [1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 16, 17, 48, 71];
 const HEAD_DIMS = [
-  1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 40, 47, 48, 63, 64, 65, 80, 96, 112, 127, 128, 129, 160, 192, 255,
-  256, 257, 320, 511, 512, 576,
+  1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 40, 63, 64, 80, 96, 127, 128, 129, 192, 256, 320, 511, 576,
 ];
-const TOKENS = [0, 1, 2, 3, 15, 16, 17, 31, 33, 47, 63, 64, 65, 100, 127, 128, 129, 300];
+const KEYS = [0, 1, 2, 15, 16, 17, 63, 64, 65, 100, 129, 300];
+const QUERIES = [0, 1, 2, 3, 15, 16, 17, 64, 65, 129, 300];
 
 describe.each(DTYPES)('%s', (dtype) => {
   describe.each(axis(GROUPS))('group of %i', (group) => {
@@ -33,10 +33,12 @@ describe.each(DTYPES)('%s', (dtype) => {
     });
   });
 
-  describe.each(axis(TOKENS))('%i keys', (keyTokens) => {
-    test.each(axis(TOKENS, 2))('%i queries', (queryTokens) => {
+  // How tokens are counted has nothing to do with the dtype: the whole grid once, a part of it for the others.
+  const every = dtype === 'f32' ? 1 : 2;
+  describe.each(axis(thinned(KEYS, every)))('%i keys', (keyTokens) => {
+    test.each(axis(thinned(QUERIES, every)))('%i queries', (queryTokens) => {
       // Tq > Tk included: causal rows before the first key see nothing.
-      const c = attentionCase({ dtype, queryTokens, keyTokens, kvHeads: 1, headDim: 8, valueDim: 8 });
+      const c = attentionCase({ dtype, queryTokens, keyTokens, kvHeads: 1, headDim: 4, valueDim: 4 });
       checkAttention({ ...c, causal: true });
       if (queryTokens <= 17) checkAttention({ ...c, batch: 2 });
     });

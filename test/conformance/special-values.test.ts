@@ -1,5 +1,5 @@
 /** NaN and Infinity: visible ones reach the rows that see them, hidden and unwritten ones reach nothing. */
-import { attention, KvCache, type Tensor } from '../../lib';
+import { attention, KvCache } from '../../lib';
 import { attentionOracle } from '../oracle';
 import {
   attentionCase,
@@ -10,30 +10,30 @@ import {
   type AttentionInputs,
 } from '../support/attention-case';
 import { toNumbers } from '../support/compare';
-import { encodeSmall, type FloatName } from '../support/numbers';
-import { emptyOut, tensor } from '../support/tensors';
+import { encodeSmall } from '../support/numbers';
+import { emptyOut, tensor, type FloatTensor, type WithLse } from '../support/tensors';
 
 const DTYPES = ['f32', 'f16', 'bf16'] as const;
 const POISONS = [NaN, Infinity, -Infinity];
 
 /** Overwrites every element of token j. */
-function poison(t: Tensor, token: number, value: number): void {
+function poison(t: FloatTensor, token: number, value: number): void {
   const [batch, tokens, heads, dim] = t.shape;
-  const data = t.data as Float32Array | Uint16Array;
-  const bits = t.dtype === 'f32' ? value : encodeSmall(value, t.dtype as 'f16' | 'bf16');
+  const { data } = t;
+  const bits = t.dtype === 'f32' ? value : encodeSmall(value, t.dtype);
   for (let b = 0; b < batch; b++) {
     const from = (b * tokens + token) * heads * dim;
     data.fill(bits, from, from + heads * dim);
   }
 }
 
-function run({ q, k, v, options }: AttentionInputs): { out: Tensor; lse: Tensor } {
-  return attention(q, k, v, { ...options, returnLse: true }) as { out: Tensor; lse: Tensor };
+function run({ q, k, v, options }: AttentionInputs): WithLse {
+  return attention(q, k, v, { ...options, returnLse: true });
 }
 
 /** The rows [queryTokens] of `out`, all finite or not. */
-function finiteRows(c: AttentionCase, t: Tensor): boolean[] {
-  const numbers = toNumbers(t.data, t.dtype as FloatName);
+function finiteRows(c: AttentionCase, t: FloatTensor): boolean[] {
+  const numbers = toNumbers(t.data, t.dtype);
   const width = numbers.length / c.batch / c.queryTokens;
   return Array.from({ length: c.batch * c.queryTokens }, (_, row) =>
     numbers.slice(row * width, (row + 1) * width).every(Number.isFinite),
@@ -82,7 +82,7 @@ describe.each(DTYPES)('%s', (dtype) => {
       for (const c of [prefill, decode, { ...decode, causal: false }]) {
         const inputs = attentionInputs({ ...c, mask: 'random' });
         const hidden = [0, 5, 17, 63, 64, c.keyTokens - 1];
-        const mask = (inputs.options.mask as Tensor).data;
+        const mask = inputs.options.mask!.data;
         hidden.forEach((j) => {
           for (let i = 0; i < c.queryTokens; i++) mask[i * c.keyTokens + j] = 0;
           poison(inputs.k, j, value);
@@ -126,7 +126,7 @@ describe.each(DTYPES)('%s', (dtype) => {
 
   test('NaN in the bias of a visible key makes the row NaN', () => {
     const inputs = attentionInputs({ ...prefill, bias: 'plain' });
-    const bias = (inputs.options.bias as Tensor).data;
+    const bias = inputs.options.bias!.data;
     bias[5 * prefill.keyTokens + 2] = NaN;
     const finite = finiteRows(prefill, run(inputs).out);
     expect(finite.map((f, i) => (f ? -1 : i)).filter((i) => i >= 0)).toEqual([5]);
@@ -134,7 +134,7 @@ describe.each(DTYPES)('%s', (dtype) => {
 
   test('NaN and Infinity in the bias of a hidden key reach nothing', () => {
     const inputs = attentionInputs({ ...prefill, bias: 'plain' });
-    const bias = (inputs.options.bias as Tensor).data;
+    const bias = inputs.options.bias!.data;
     for (let i = 0; i < prefill.queryTokens; i++) {
       for (let j = i + 31; j < prefill.keyTokens; j++) {
         bias[i * prefill.keyTokens + j] = [NaN, Infinity, -Infinity][j % 3];
@@ -145,7 +145,7 @@ describe.each(DTYPES)('%s', (dtype) => {
 
   test('whole rows of -Infinity scores give zeros, never NaN', () => {
     const { oracle, ...inputs } = attentionInputs({ ...prefill, bias: 'plain' });
-    (inputs.options.bias as Tensor).data.fill(-Infinity);
+    inputs.options.bias!.data.fill(-Infinity);
     const { out, lse } = run({ oracle, ...inputs });
     expect(toNumbers(out.data, dtype).every((x) => x === 0)).toBe(true);
     expect(toNumbers(lse.data, 'f32').every((x) => x === -Infinity)).toBe(true);
@@ -166,9 +166,9 @@ describe.each(DTYPES)('%s', (dtype) => {
     sequence.truncate(40);
     append(19, 1);
     // The row at the end sees 19 clean tokens and one NaN; after one more, clean ones alone.
-    expect(toNumbers((attention(q, sequence.layer(0)) as Tensor).data, dtype).every(Number.isNaN)).toBe(true);
+    expect(toNumbers(attention(q, sequence.layer(0)).data, dtype).every(Number.isNaN)).toBe(true);
     append(1, 1);
-    expect(toNumbers((attention(q, sequence.layer(0)) as Tensor).data, dtype).every((x) => x === 1)).toBe(true);
+    expect(toNumbers(attention(q, sequence.layer(0)).data, dtype).every((x) => x === 1)).toBe(true);
   });
 
   test('what was in `out` before reaches nothing', () => {

@@ -7,7 +7,7 @@ const TARGETS: readonly Target[] = ['js', 'scalar', 'avx2', 'avx512', 'neon'];
 /** Flags of /proc/cpuinfo that a target's compiler flags rely on. */
 const X86_FLAGS: Partial<Record<Target, readonly string[]>> = {
   avx2: ['avx2', 'fma', 'f16c'],
-  avx512: ['avx512f', 'avx512bw', 'avx512vl', 'avx512dq', 'avx512_vnni', 'avx512_bf16'],
+  avx512: ['avx512f', 'avx512bw', 'avx512vl', 'avx512dq', 'fma', 'f16c'],
 };
 
 /** GQA_TEST_TARGETS (a comma list) where set, as under emulation; else all that this machine's CPU can run. */
@@ -25,7 +25,7 @@ export function targetsToTest(): Target[] {
 /** The environment that forces a target; the package must refuse it if it cannot be had. */
 export function targetEnvironment(target: Target): Record<string, string> {
   return target === 'js'
-    ? { GQA_BACKEND: 'js', GQA_TEST_TARGET: target }
+    ? { GQA_BACKEND: 'js', GQA_ISA: '', GQA_THREADS: '', GQA_TEST_TARGET: target }
     : { GQA_BACKEND: 'native', GQA_ISA: target, GQA_TEST_TARGET: target };
 }
 

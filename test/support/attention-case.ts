@@ -1,11 +1,11 @@
 /** A description of one attention call, the random inputs that follow from it, and its check against the oracle. */
-import { attention, Tensor } from '../../lib';
+import { attention, Tensor, type AttentionFeatures } from '../../lib';
 import { attentionOracle, type OracleAttention, type OracleResult, type Plane } from '../oracle';
 import { attentionTolerance, lseTolerance } from '../tolerances';
 import { expectClose, toNumbers } from './compare';
 import type { FloatName } from './numbers';
 import { Random } from './random';
-import { emptyOut, normals, tensor } from './tensors';
+import { emptyOut, f32Tensor, normals, tensor, type FloatTensor, type WithLse } from './tensors';
 
 export interface AttentionCase {
   seed: number;
@@ -51,10 +51,10 @@ export function attentionCase(overrides: Partial<AttentionCase>): AttentionCase 
 }
 
 export interface AttentionInputs {
-  q: Tensor;
-  k: Tensor;
-  v: Tensor;
-  options: Record<string, unknown>;
+  q: FloatTensor;
+  k: FloatTensor;
+  v: FloatTensor;
+  options: AttentionFeatures;
   oracle: OracleAttention;
 }
 
@@ -68,29 +68,27 @@ export function attentionInputs(c: AttentionCase): AttentionInputs {
   const k = normals(random, size(kShape), c.dtype);
   const v = normals(random, size(vShape), c.dtype);
   const oracle: OracleAttention = { ...c, heads, q, k, v, mask: undefined, bias: undefined, sinkLogits: undefined };
-  const options: Record<string, unknown> = {};
-  for (const name of ['causal', 'window', 'sinkTokens', 'scale', 'softcap'] as const) {
-    if (c[name] !== undefined) options[name] = c[name];
-  }
+  const { causal, window, sinkTokens, scale, softcap } = c;
+  const options: AttentionFeatures = { causal, window, sinkTokens, scale, softcap };
   const planes = {
     batch: c.plane?.batch === true ? c.batch : 1,
     heads: c.plane?.heads === true ? heads : 1,
   };
   if (c.mask !== undefined) {
     oracle.mask = { data: maskValues(c, planes, random), ...planes };
-    options.mask = planeTensor(oracle.mask, c, 'u8');
+    options.mask = Tensor.view(Uint8Array.from(oracle.mask.data), planeShape(oracle.mask, c));
   }
   if (c.bias !== undefined) {
     oracle.bias = { data: biasValues(c, planes, random), ...planes };
-    options.bias = planeTensor(oracle.bias, c, 'f32');
+    options.bias = f32Tensor(oracle.bias.data, planeShape(oracle.bias, c));
   }
   if (c.alibi === true) {
     oracle.alibiSlopes = Array.from({ length: heads }, (_, h) => Math.fround(2 ** (-(h + 1) / 2)));
-    options.alibiSlopes = tensor(oracle.alibiSlopes, [heads], 'f32');
+    options.alibiSlopes = f32Tensor(oracle.alibiSlopes, [heads]);
   }
   if (c.sinkLogits === true) {
     oracle.sinkLogits = normals(random, heads, 'f32', 2);
-    options.sinkLogits = tensor(oracle.sinkLogits, [heads], 'f32');
+    options.sinkLogits = f32Tensor(oracle.sinkLogits, [heads]);
   }
   return {
     q: tensor(q, qShape, c.dtype),
@@ -108,7 +106,7 @@ export function checkAttention(c: AttentionCase): OracleResult {
   const outDtype = c.out === 'f32' ? 'f32' : c.dtype;
   const shape = [c.batch, c.queryTokens, c.kvHeads * c.group, c.valueDim];
   if (c.out !== undefined) options.out = emptyOut(shape, outDtype);
-  const result = attention(q, k, v, { ...options, returnLse: true }) as { out: Tensor; lse: Tensor };
+  const result = attention(q, k, v, { ...options, returnLse: true });
   const name = JSON.stringify(c);
   if (c.out !== undefined && result.out !== options.out) throw new Error(`${name}: not the caller's out`);
   if (result.out.dtype !== outDtype) throw new Error(`${name}: out is ${result.out.dtype}`);
@@ -120,14 +118,14 @@ export function checkAttention(c: AttentionCase): OracleResult {
 /** `kvDtype` is the coarsest dtype among q, k and v: it sets the tolerance. */
 export function compareWithOracle(
   name: string,
-  result: { out: Tensor; lse: Tensor },
+  result: WithLse,
   expected: OracleResult,
   kvDtype: FloatName,
 ): void {
   const { out, lse } = result;
   expectClose(
     `out of ${name}`,
-    toNumbers(out.data, out.dtype as FloatName),
+    toNumbers(out.data, out.dtype),
     expected.out,
     attentionTolerance(kvDtype, expected.largestScore),
   );
@@ -143,10 +141,8 @@ export function size(shape: readonly number[]): number {
   return shape.reduce((a, b) => a * b, 1);
 }
 
-function planeTensor(plane: Plane, c: AttentionCase, dtype: 'u8' | 'f32'): Tensor {
-  const shape = [plane.batch, plane.heads, c.queryTokens, c.keyTokens];
-  const data = dtype === 'u8' ? Uint8Array.from(plane.data) : Float32Array.from(plane.data);
-  return Tensor.view(data, shape, dtype) as Tensor;
+function planeShape(plane: Plane, c: AttentionCase): number[] {
+  return [plane.batch, plane.heads, c.queryTokens, c.keyTokens];
 }
 
 function maskValues(c: AttentionCase, planes: { batch: number; heads: number }, random: Random): number[] {

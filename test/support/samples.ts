@@ -1,4 +1,4 @@
-/** How many random samples a test draws: fewer under emulation (GQA_TEST_LEAN=1). */
+/** How much a run samples: less under emulation (GQA_TEST_LEAN=1). */
 const lean = process.env.GQA_TEST_LEAN === '1';
 
 export function samples(count: number): number {
@@ -7,5 +7,10 @@ export function samples(count: number): number {
 
 /** Values of an axis; a lean run keeps every `keep`-th and the last. */
 export function axis<T>(values: readonly T[], keep = 3): T[] {
-  return lean ? values.filter((_, i) => i % keep === 0 || i === values.length - 1) : [...values];
+  return lean ? thinned(values, keep) : [...values];
+}
+
+/** Every `keep`-th value and the last. */
+export function thinned<T>(values: readonly T[], keep: number): T[] {
+  return values.filter((_, i) => i % keep === 0 || i === values.length - 1);
 }

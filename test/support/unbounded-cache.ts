@@ -1,8 +1,8 @@
 /**
  * What a KvCache must look like from outside: every token ever appended and not truncated, kept in plain arrays, with
- * attention over them by the oracle. The judge of the ring.
+ * attention over them by the oracle, and the rules of what is held. The judge of the ring.
  */
-import { attention, Tensor, type KvSequence } from '../../lib';
+import { attention, type KvSequence } from '../../lib';
 import { attentionOracle, type OracleAttention } from '../oracle';
 import { compareWithOracle } from './attention-case';
 import { roundToDtype, type FloatName } from './numbers';
@@ -13,27 +13,33 @@ export interface CacheShape {
   layers: number;
   kvHeads: number;
   headDim: number;
+  valueDim?: number;
   dtype: FloatName;
   window?: number;
   sinkTokens?: number;
 }
 
+export interface RowOptions {
+  causal?: boolean;
+  window?: number;
+  sinkTokens?: number;
+  softcap?: number;
+}
+
 export class UnboundedSequence {
-  /** Of each layer, one array a token: [kvHeads * headDim]. */
-  private readonly keys: number[][][];
-  private readonly values: number[][][];
+  readonly layers: LayerTokens[];
 
   constructor(
     readonly shape: CacheShape,
     readonly sequence: KvSequence,
     private readonly random: Random,
   ) {
-    this.keys = Array.from({ length: shape.layers }, () => []);
-    this.values = Array.from({ length: shape.layers }, () => []);
+    this.layers = Array.from({ length: shape.layers }, () => ({ keys: [], values: [] }));
   }
 
+  /** Tokens that every layer has. */
   get length(): number {
-    return this.keys[this.shape.layers - 1].length;
+    return Math.min(...this.layers.map(({ keys }) => keys.length));
   }
 
   /** Appends the same number of random tokens to every layer of both. */
@@ -42,23 +48,22 @@ export class UnboundedSequence {
   }
 
   appendLayer(layer: number, tokens: number, dtype: FloatName = this.shape.dtype): void {
-    const { kvHeads, headDim } = this.shape;
-    const width = kvHeads * headDim;
-    const k = normals(this.random, tokens * width, dtype);
-    const v = normals(this.random, tokens * width, dtype);
-    const shape = [tokens, kvHeads, headDim];
-    this.sequence.append(layer, tensor(k, shape, dtype), tensor(v, shape, dtype));
-    for (let t = 0; t < tokens; t++) {
-      const stored = (x: number[]) =>
-        x.slice(t * width, (t + 1) * width).map((y) => roundToDtype(y, this.shape.dtype));
-      this.keys[layer].push(stored(k));
-      this.values[layer].push(stored(v));
-    }
+    const { k, v } = this.randomTokens(tokens, dtype);
+    this.sequence.append(layer, k.tensor, v.tensor);
+    this.layers[layer].keys.push(...this.stored(k.values, tokens));
+    this.layers[layer].values.push(...this.stored(v.values, tokens));
   }
 
+  /** Tries an append that must fail; the mirror takes nothing. */
+  appendRefused(layer: number, tokens: number): void {
+    const { k, v } = this.randomTokens(tokens, this.shape.dtype);
+    this.sequence.append(layer, k.tensor, v.tensor);
+  }
+
+  /** Drops the tokens from `length` on in every layer, those of an unfinished step too. */
   truncate(length: number): void {
     this.sequence.truncate(length);
-    for (const layer of [...this.keys, ...this.values]) layer.length = length;
+    for (const { keys, values } of this.layers) keys.length = values.length = length;
   }
 
   /** Attends with random queries to `layer` of both and compares. */
@@ -66,35 +71,58 @@ export class UnboundedSequence {
     layer: number,
     queryTokens: number,
     group: number,
-    options: { causal?: boolean; window?: number; sinkTokens?: number; softcap?: number } = {},
+    options: RowOptions = {},
     qDtype: FloatName = this.shape.dtype,
   ): void {
     const { kvHeads, headDim } = this.shape;
     const heads = kvHeads * group;
-    const keyTokens = this.keys[layer].length;
+    const { keys, values } = this.layers[layer];
     const q = normals(this.random, queryTokens * heads * headDim, qDtype);
     const oracle: OracleAttention = {
       q,
-      k: this.keys[layer].flat(),
-      v: this.values[layer].flat(),
+      k: keys.flat(),
+      v: values.flat(),
       batch: 1,
       queryTokens,
-      keyTokens,
+      keyTokens: keys.length,
       heads,
       kvHeads,
       headDim,
-      valueDim: headDim,
+      valueDim: this.shape.valueDim ?? headDim,
       causal: options.causal ?? true,
       window: Math.min(options.window ?? Infinity, this.shape.window ?? Infinity),
-      sinkTokens: Math.min(options.sinkTokens ?? Infinity, this.shape.sinkTokens ?? 0),
+      sinkTokens: options.sinkTokens ?? this.shape.sinkTokens ?? 0,
       softcap: options.softcap,
     };
     const result = attention(
-      tensor(q, [1, queryTokens, heads, headDim], qDtype) as Tensor<'f32'>,
+      tensor(q, [1, queryTokens, heads, headDim], qDtype),
       this.sequence.layer(layer),
       { ...options, returnLse: true },
-    ) as { out: Tensor; lse: Tensor };
-    const name = `layer ${layer}, ${queryTokens} queries at the end of ${keyTokens} tokens`;
+    );
+    const name = `layer ${layer}, ${queryTokens} queries at the end of ${keys.length} tokens`;
     compareWithOracle(name, result, attentionOracle(oracle), qDtype);
   }
+
+  private randomTokens(tokens: number, dtype: FloatName) {
+    const { kvHeads, headDim, valueDim = headDim } = this.shape;
+    const make = (dim: number) => {
+      const values = normals(this.random, tokens * kvHeads * dim, dtype);
+      return { values, tensor: tensor(values, [tokens, kvHeads, dim], dtype) };
+    };
+    return { k: make(headDim), v: make(valueDim) };
+  }
+
+  /** One array a token, as the cache's dtype holds it. */
+  private stored(values: number[], tokens: number): number[][] {
+    const width = values.length / Math.max(1, tokens);
+    return Array.from({ length: tokens }, (_, t) =>
+      values.slice(t * width, (t + 1) * width).map((x) => roundToDtype(x, this.shape.dtype)),
+    );
+  }
+}
+
+interface LayerTokens {
+  /** One array a token: [kvHeads * headDim] and [kvHeads * valueDim]. */
+  keys: number[][];
+  values: number[][];
 }

@@ -1,5 +1,5 @@
 /** What a test says about an error: its code and the argument's name, and that the message is complete. */
-import { GqaError } from '../../../lib';
+import { GqaError } from '../../lib';
 
 /** "CODE argument" of the error that `run` throws; fails where it throws none or another kind. */
 export function errorOf(run: () => unknown): string {

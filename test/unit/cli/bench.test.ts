@@ -1,0 +1,102 @@
+/** gqa bench on tiny cases: what it measures is checked against float64 by itself; here, that its numbers belong together. */
+import { gqa } from './cli-process';
+
+function bench(args: string[]) {
+  const { status, stdout, stderr } = gqa(['bench', ...args, '--seconds', '0.01', '--json']);
+  expect([status, stderr]).toEqual([0, expect.any(String)]);
+  return { ...JSON.parse(stdout), stderr };
+}
+
+test('attention: a row for each combination, percentages of the limits beside them', () => {
+  const sweep = [
+    '--heads',
+    '4/2/8,3/1/16',
+    '--context',
+    '33',
+    '--dtype',
+    'f32,bf16',
+    '--threads',
+    '1',
+  ];
+  const {
+    bench: name,
+    machine,
+    results,
+    stderr,
+  } = bench([...sweep, '--op', 'decode,prefill,prefill-cache']);
+  expect(name).toBe('attention');
+  expect(machine).toMatchObject({ backend: expect.any(String), isa: expect.any(String) });
+  expect(results).toHaveLength(3 * 2 * 2);
+  expect(stderr.trim().split('\n')).toHaveLength(results.length);
+  const cases = results.map((r: Record<string, string>) => `${r.op} ${r.heads} ${r.dtype}`);
+  expect(new Set(cases).size).toBe(results.length);
+  for (const row of results) {
+    const [heads, kvHeads, headDim] = row.heads.split('/').map(Number);
+    const seconds = row.medianMicroseconds / 1e6;
+    const pairs = row.op === 'decode' ? 33 : (33 * 34) / 2;
+    const bytes =
+      row.op === 'decode' ? 2 * kvHeads * headDim * 33 * (row.dtype === 'f32' ? 4 : 2) : 0;
+    const flop = 4 * heads * headDim * pairs;
+    const ideal = Math.max(
+      bytes / (row.readLimitGigabytesPerSecond * 1e9),
+      flop / (row.fmaPeakGigaflops * 1e9),
+    );
+    expect(row.gigaflops).toBeCloseTo(flop / seconds / 1e9, 6);
+    expect(row.roofline).toBeCloseTo(ideal / seconds, 6);
+    expect(row.p10Microseconds).toBeLessThanOrEqual(row.medianMicroseconds);
+    expect(row.p90Microseconds).toBeGreaterThanOrEqual(row.medianMicroseconds);
+    expect(row.error).toBeLessThan(row.dtype === 'f32' ? 2e-6 : 1.6e-2);
+    expect(row.samples).toBeGreaterThanOrEqual(3);
+  }
+});
+
+test('linear', () => {
+  const { bench: name, results } = bench([
+    'linear',
+    '--shape',
+    '24x40',
+    '--tokens',
+    '1,3',
+    '--threads',
+    '1',
+  ]);
+  expect(name).toBe('linear');
+  expect(results).toHaveLength(2 * 3);
+  for (const row of results) {
+    expect(row.shape).toBe('24x40');
+    const flop = 2 * 24 * 40 * row.tokens;
+    expect(row.gigaflops).toBeCloseTo(flop / (row.medianMicroseconds * 1e3), 6);
+    expect(row.error).toBeLessThan(1e-5);
+  }
+});
+
+test('model', () => {
+  const { results } = bench(['model', '--context', '4,12', '--tokens', '8', '--threads', '1']);
+  expect(results.map((row: { context: number }) => row.context)).toEqual([4, 12]);
+  for (const row of results) {
+    expect(row.promptTokensPerSecond).toBeGreaterThan(0);
+    expect(row.runs).toBeGreaterThanOrEqual(3);
+  }
+});
+
+test('Markdown is the default, CSV on request', () => {
+  const tiny = [
+    'bench',
+    'linear',
+    '--shape',
+    '8x8',
+    '--tokens',
+    '2',
+    '--dtype',
+    'f16',
+    '--threads',
+    '1',
+  ];
+  const markdown = gqa([...tiny, '--seconds', '0.01']);
+  expect(markdown.stdout).toMatch(/^gqa: .*\n\n\| out x in .*\n\| -+ .*\n\| 8x8 .*\n\n/);
+  const csv = gqa([...tiny, '--seconds', '0.01', '--format', 'csv']);
+  const [head, row, ...rest] = csv.stdout.trimEnd().split('\n');
+  expect(rest).toEqual([]);
+  expect(head).toContain(',shape,tokens,dtype,threads,medianMicroseconds,');
+  expect(row).toContain(',8x8,2,f16,1,');
+});

@@ -1,0 +1,49 @@
+/** The arithmetic of percentages, on numbers worked out by hand. */
+import { decodeWork, linearWork, prefillWork, rate } from '../../../lib/cli/bench/roofline';
+import { quantile, spread } from '../../../lib/cli/bench/statistics';
+
+const LLAMA = { heads: 32, kvHeads: 8, headDim: 128 };
+
+test('decode work: K and V once, 4 Hq D FLOP a key', () => {
+  expect(decodeWork(LLAMA, 4096, 4)).toEqual({ bytes: 33_554_432, flop: 67_108_864 });
+  expect(decodeWork(LLAMA, 4096, 2)).toEqual({ bytes: 16_777_216, flop: 67_108_864 });
+  expect(decodeWork({ heads: 71, kvHeads: 1, headDim: 64 }, 4096, 4)).toEqual({
+    bytes: 2_097_152,
+    flop: 74_448_896,
+  });
+});
+
+test('prefill work: visible pairs only', () => {
+  // One head of one dim: 4 FLOP a pair, 1 + 2 + 3 pairs.
+  expect(prefillWork({ heads: 1, kvHeads: 1, headDim: 1 }, 3).flop).toBe(24);
+  expect(prefillWork(LLAMA, 2048).flop).toBe(4 * 32 * 128 * 2_098_176);
+});
+
+test('linear work: weights once, two FLOP a multiply-add', () => {
+  expect(linearWork({ rows: 10, columns: 20 }, 3, 2)).toEqual({ bytes: 400, flop: 1200 });
+});
+
+test('the higher limit decides, and the share is of it', () => {
+  const limits = { read: 40e9, fma: 100e9 };
+  // 0.1 ms of reading, 0.05 ms of arithmetic, done in 0.125 ms.
+  expect(rate({ bytes: 4e6, flop: 5e6 }, limits, 125e-6)).toEqual({
+    roofline: expect.closeTo(0.8, 10),
+    bound: 'read',
+    gigabytes: expect.closeTo(32, 10),
+    gigaflops: expect.closeTo(40, 10),
+  });
+  // 0.1 ms of reading, 0.2 ms of arithmetic, done in 0.4 ms.
+  const computed = rate({ bytes: 4e6, flop: 20e6 }, limits, 400e-6);
+  expect(computed.roofline).toBeCloseTo(0.5, 10);
+  expect(computed.bound).toBe('fma');
+  // No bytes counted: arithmetic alone.
+  expect(rate(prefillWork(LLAMA, 2048), limits, 1).bound).toBe('fma');
+});
+
+test('quantiles', () => {
+  expect(quantile([1, 2, 3, 4], 0.5)).toBe(2.5);
+  expect(quantile([7], 0.9)).toBe(7);
+  const values = Array.from({ length: 11 }, (_, i) => 10 - i);
+  expect(spread(values)).toEqual({ median: 5, p10: 1, p90: 9, samples: 11 });
+  expect(values[0]).toBe(10);
+});
