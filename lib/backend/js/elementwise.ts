@@ -1,0 +1,70 @@
+/** RMSNorm, RoPE, SwiGLU, addition and dtype conversion over rows; sums in f64. */
+import type { ConvertArgs, RmsNormArgs, RopeArgs, SwigluArgs } from '../contract';
+import { narrow, widen } from './rows';
+
+// A name of the module's own: in a vm context (jest) finding a global costs more than the exponential.
+const { exp } = Math;
+
+/** out = x / sqrt(mean(x^2) + eps) * weight, row by row. */
+export function rmsNorm(args: RmsNormArgs): void {
+  const { x, weight, out, tokens, dim, eps } = args;
+  for (let t = 0; t < tokens; t++) {
+    const first = t * dim;
+    let squares = 0;
+    for (let d = 0; d < dim; d++) squares += x[first + d] * x[first + d];
+    const factor = 1 / Math.sqrt(squares / dim + eps);
+    for (let d = 0; d < dim; d++) out[first + d] = x[first + d] * factor * weight[d];
+  }
+}
+
+/** (a, b) -> (a cos - b sin, a sin + b cos) over the pairs of each head, in place. */
+export function rope(args: RopeArgs): void {
+  const { x, cos, sin, tokens, heads, headDim, rotaryDim, interleaved } = args;
+  const pairs = rotaryDim / 2;
+  const step = interleaved ? 2 : 1;
+  const partner = interleaved ? 1 : pairs;
+  for (let t = 0; t < tokens; t++) {
+    const angles = t * pairs;
+    for (let h = 0; h < heads; h++) {
+      const head = (t * heads + h) * headDim;
+      for (let r = 0; r < pairs; r++) {
+        const i = head + r * step;
+        const a = x[i];
+        const b = x[i + partner];
+        x[i] = a * cos[angles + r] - b * sin[angles + r];
+        x[i + partner] = a * sin[angles + r] + b * cos[angles + r];
+      }
+    }
+  }
+}
+
+/** out = silu(gate) * up, silu(g) = g / (1 + exp(-g)). */
+export function swiglu(args: SwigluArgs): void {
+  const { gate, up, out, count } = args;
+  for (let i = 0; i < count; i++) {
+    const g = gate[i];
+    out[i] = (g / (1 + exp(-g))) * up[i];
+  }
+}
+
+/** x += y */
+export function add(x: Float32Array, y: Float32Array, count: number): void {
+  for (let i = 0; i < count; i++) x[i] += y[i];
+}
+
+/** Elements converted through one small buffer at a time, so that a large array needs no second one. */
+const CHUNK = 4096;
+const chunk = new Float32Array(CHUNK);
+
+export function convert(args: ConvertArgs): void {
+  const { from, fromDtype, to, toDtype, count } = args;
+  if (fromDtype === toDtype) {
+    to.set(from.subarray(0, count));
+    return;
+  }
+  for (let start = 0; start < count; start += CHUNK) {
+    const width = Math.min(CHUNK, count - start);
+    widen(from, fromDtype, start, chunk, 0, width);
+    narrow(chunk, to, toDtype, start, 1, width);
+  }
+}

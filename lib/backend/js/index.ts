@@ -1,0 +1,32 @@
+/** The backend that needs no binary: every operation of the contract in plain JavaScript, on the calling thread. */
+import type { ArenaLayout, Backend } from '../contract';
+import { JsArena } from './arena';
+import { attend, attendAsync } from './attend';
+import { add, convert, rmsNorm, rope, swiglu } from './elementwise';
+import { linear } from './linear';
+import { packWeights, store } from './pack';
+import { probeFma, probeRead } from './probe';
+import { merge } from './states';
+
+/** @param reason why this backend is the one in use, for people. */
+export function createJsBackend(reason: string): Backend {
+  return {
+    info: { kind: 'js', isa: 'js', threads: 1, reason },
+    createArena: (layout: ArenaLayout) => new JsArena(layout),
+    store,
+    attend,
+    attendAsync,
+    merge,
+    packWeights,
+    linear,
+    rmsNorm,
+    rope,
+    swiglu,
+    add,
+    convert,
+    // One thread it is, whatever the limit.
+    limitThreads: () => undefined,
+    probeRead,
+    probeFma,
+  };
+}

@@ -1,0 +1,75 @@
+/**
+ * Keys, values and weights into the orders that panel.ts reads: K [tokens/8][headDim][8 tokens], V rows padded to 8,
+ * weights [rows/8][columns][8 rows] in f32, padded with zeros.
+ */
+import type { PackArgs, PackedWeights, StoreArgs } from '../contract';
+import type { BlockPlace, JsArena } from './arena';
+import { allocate, blockId } from './arena';
+import { LANES, roundUpToLanes } from './panel';
+import { narrow, widen } from './rows';
+
+/** The row on its way, as f32; grown when needed. */
+let row = new Float32Array(256);
+const place: BlockPlace = { data: row, offset: 0 };
+
+export function store(args: StoreArgs): void {
+  const { k, v, dtype: from } = args;
+  const arena = args.arena as JsArena;
+  const { kvHeads, headDim, valueDim, blockTokens, dtype } = arena.layout;
+  reserveRow(Math.max(headDim, valueDim));
+  for (let n = 0; n < args.count; n++) {
+    const position = args.position + n;
+    const slot = position % blockTokens;
+    const id = blockId(args.table, (position - slot) / blockTokens);
+    for (let head = 0; head < kvHeads; head++) {
+      const source = (args.from + n) * kvHeads + head;
+      widen(k, from, source * headDim, row, 0, headDim);
+      arena.locateKeys(head, id, place);
+      narrow(row, place.data, dtype, place.offset + laneOffset(slot, headDim), LANES, headDim);
+
+      widen(v, from, source * valueDim, row, 0, valueDim);
+      arena.locateValues(head, id, place);
+      narrow(row, place.data, dtype, place.offset + slot * arena.valueStride, 1, valueDim);
+    }
+  }
+}
+
+/** Where row n (a token of K, an output feature of W) begins among panels of `length` steps; steps are 8 apart. */
+export function laneOffset(n: number, length: number): number {
+  const lane = n % LANES;
+  return (n - lane) * length + lane;
+}
+
+function reserveRow(length: number): void {
+  if (row.length < length) row = new Float32Array(length);
+}
+
+/** 16-bit weights are widened here, once: arithmetic, not memory, bounds JS, and a lookup a weight would halve its speed. */
+export class JsPackedWeights implements PackedWeights {
+  readonly bytes: number;
+  data: Float32Array;
+
+  constructor(
+    readonly rows: number,
+    readonly columns: number,
+  ) {
+    const elements = roundUpToLanes(rows) * columns;
+    this.bytes = elements * Float32Array.BYTES_PER_ELEMENT;
+    this.data = allocate(elements, 'f32', this.bytes) as Float32Array;
+  }
+
+  dispose(): void {
+    this.data = new Float32Array(0);
+  }
+}
+
+export function packWeights(args: PackArgs): PackedWeights {
+  const { weight, dtype, rows, columns } = args;
+  const packed = new JsPackedWeights(rows, columns);
+  reserveRow(columns);
+  for (let n = 0; n < rows; n++) {
+    widen(weight, dtype, n * columns, row, 0, columns);
+    narrow(row, packed.data, 'f32', laneOffset(n, columns), LANES, columns);
+  }
+  return packed;
+}

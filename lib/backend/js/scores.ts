@@ -1,0 +1,171 @@
+/**
+ * From raw scores of one row and block to weights: softcap, bias, ALiBi, visibility, the online softmax and dropout.
+ * What stays visible is written down as runs of slots; nothing hidden is ever multiplied, so nothing of it can leak.
+ */
+import type { AttendArgs, Broadcast } from '../contract';
+import type { Workspace } from './workspace';
+import { RUN_STRIDE } from './workspace';
+
+// Names of the module's own: in a vm context (jest) finding a global costs more than the exponential.
+const { exp, imul, max: larger, min: smaller, tanh } = Math;
+
+/** One row of queries: which keys the causal line, window and sinks let it see. */
+export interface RowView {
+  batch: number;
+  head: number;
+  query: number;
+  /** Absolute position p of the query. */
+  position: number;
+  /** Visible keys: [0, sinkEnd) and [start, end). */
+  sinkEnd: number;
+  start: number;
+  end: number;
+}
+
+export function viewRow(args: AttendArgs, view: RowView, batch: number, query: number): void {
+  const position = query + args.keyTokens - args.queryTokens;
+  view.batch = batch;
+  view.query = query;
+  view.position = position;
+  view.end = args.causal ? larger(0, smaller(args.keyTokens, position + 1)) : args.keyTokens;
+  view.start = smaller(view.end, larger(0, position - args.window + 1));
+  view.sinkEnd = smaller(args.sinkTokens, view.start);
+}
+
+/**
+ * Folds scores[row, from .. to) of a block whose slot 0 is key `firstKey` into the row's state. Afterwards scores holds
+ * the weights exp(s - max) (times the dropout factor) and `runs` the visible slots; out is the caller's to add.
+ */
+export function foldRow(
+  args: AttendArgs,
+  workspace: Workspace,
+  row: number,
+  view: RowView,
+  firstKey: number,
+  from: number,
+  to: number,
+): void {
+  workspace.runCounts[row] = 0;
+  const sinkEnd = smaller(to, view.sinkEnd - firstKey);
+  let max = -Infinity;
+  if (sinkEnd > from) max = maskScores(args, workspace, row, view, firstKey, from, sinkEnd);
+  const start = larger(from, view.start - firstKey);
+  const end = smaller(to, view.end - firstKey);
+  if (end > start) {
+    max = larger(max, maskScores(args, workspace, row, view, firstKey, start, end));
+  }
+  if (workspace.runCounts[row] === 0) return;
+  max = workspace.states.raise(row, max);
+  // No maximum but visible keys: all scores so far are NaN, and shall be seen.
+  weighRow(workspace, row, max);
+  if (args.dropout !== null) dropWeights(args.dropout, workspace, row, view, firstKey);
+}
+
+/** Scores [from, to) after softcap, bias and ALiBi; appends what stays visible to the row's runs; the maximum but for NaN. */
+function maskScores(
+  args: AttendArgs,
+  workspace: Workspace,
+  row: number,
+  view: RowView,
+  firstKey: number,
+  from: number,
+  to: number,
+): number {
+  const scores = workspace.scores.data;
+  const base = row * workspace.scores.stride;
+  const { softcap } = args;
+  const mask = args.mask === null ? null : args.mask.data;
+  const maskRow = planeRow(args, args.mask, view) + firstKey;
+  const bias = args.bias === null ? null : args.bias.data;
+  const biasRow = planeRow(args, args.bias, view) + firstKey;
+  const slope = args.alibiSlopes === null ? 0 : args.alibiSlopes[view.head];
+  const distance = firstKey - view.position;
+  let max = -Infinity;
+  let runStart = -1;
+  for (let slot = from; slot < to; slot++) {
+    let score = scores[base + slot];
+    if (softcap > 0) score = softcap * tanh(score / softcap);
+    if (bias !== null) score += bias[biasRow + slot];
+    if (slope !== 0) score += slope * (distance + slot);
+    if (score === -Infinity || (mask !== null && mask[maskRow + slot] === 0)) {
+      if (runStart >= 0) appendRun(workspace, row, runStart, slot);
+      runStart = -1;
+    } else {
+      scores[base + slot] = score;
+      if (score > max) max = score;
+      if (runStart < 0) runStart = slot;
+    }
+  }
+  if (runStart >= 0) appendRun(workspace, row, runStart, to);
+  return max;
+}
+
+/** Element (batch, head, query, 0) of a mask or bias. */
+function planeRow(args: AttendArgs, plane: Broadcast<unknown> | null, view: RowView): number {
+  if (plane === null) return 0;
+  return (
+    view.batch * plane.batchStride + view.head * plane.headStride + view.query * args.keyTokens
+  );
+}
+
+/** Joins the run to the one before where they touch: rows that see a whole stretch then have one run. */
+function appendRun(workspace: Workspace, row: number, from: number, to: number): void {
+  const { runs, runCounts } = workspace;
+  const next = row * RUN_STRIDE + 2 * runCounts[row];
+  if (runCounts[row] > 0 && runs[next - 1] === from) {
+    runs[next - 1] = to;
+    return;
+  }
+  runs[next] = from;
+  runs[next + 1] = to;
+  runCounts[row]++;
+}
+
+function weighRow(workspace: Workspace, row: number, max: number): void {
+  const { runs, runCounts, states } = workspace;
+  const scores = workspace.scores.data;
+  const base = row * workspace.scores.stride;
+  let sum = states.sum[row];
+  const firstRun = row * RUN_STRIDE;
+  for (let run = firstRun; run < firstRun + 2 * runCounts[row]; run += 2) {
+    const end = base + runs[run + 1];
+    for (let i = base + runs[run]; i < end; i++) {
+      const weight = exp(scores[i] - max);
+      scores[i] = weight;
+      sum += weight;
+    }
+  }
+  states.sum[row] = sum;
+}
+
+/** Dropout acts on the weights only: the denominator counts all of them. */
+function dropWeights(
+  dropout: NonNullable<AttendArgs['dropout']>,
+  workspace: Workspace,
+  row: number,
+  view: RowView,
+  firstKey: number,
+): void {
+  const { runs, runCounts } = workspace;
+  const scores = workspace.scores.data;
+  const base = row * workspace.scores.stride;
+  const threshold = Math.floor(dropout.probability * 2 ** 32);
+  const scale = 1 / (1 - dropout.probability);
+  const rowKey = mix(mix(mix(dropout.seed ^ view.batch) ^ view.head) ^ view.query);
+  const firstRun = row * RUN_STRIDE;
+  for (let run = firstRun; run < firstRun + 2 * runCounts[row]; run += 2) {
+    for (let slot = runs[run]; slot < runs[run + 1]; slot++) {
+      const keep = mix(rowKey ^ (firstKey + slot)) >= threshold;
+      scores[base + slot] = keep ? scores[base + slot] * scale : 0;
+    }
+  }
+}
+
+/** The finaliser of murmur3, 32 bits. */
+function mix(x: number): number {
+  x ^= x >>> 16;
+  x = imul(x, 0x85ebca6b);
+  x ^= x >>> 13;
+  x = imul(x, 0xc2b2ae35);
+  return (x ^ (x >>> 16)) >>> 0;
+}
