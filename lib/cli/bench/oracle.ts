@@ -1,0 +1,86 @@
+/** Naive float64 results of a few rows, to check a case before it is timed. Knows nothing of the kernels. */
+import type { FloatData, FloatDType } from '../../core/dtype';
+import type { MatrixShape } from '../options';
+import { valueAt } from './data';
+
+/** Largest |error| / max(1, largest |result|) that a dtype is allowed (docs/numerics.md). */
+export const TOLERANCE: Readonly<Record<FloatDType, number>> = {
+  f32: 2e-6,
+  f16: 2e-3,
+  bf16: 1.6e-2,
+};
+
+/** The same for linear layers: weights are held exactly, products and sums are f32 whatever their dtype. */
+export const LINEAR_TOLERANCE = 1e-5;
+
+export interface Elements {
+  data: FloatData;
+  dtype: FloatDType;
+}
+
+/** Keys and values [tokens, kvHeads, headDim]. */
+export interface KeyValues {
+  k: Elements;
+  v: Elements;
+  kvHeads: number;
+  headDim: number;
+}
+
+/**
+ * out[:] = sum_j softmax_j(q . k[j] / sqrt(D)) v[j] over the first `keys` keys of one KV head;
+ * q starts at element `at` of its data.
+ */
+export function attendRow(
+  q: Elements,
+  at: number,
+  { k, v, kvHeads, headDim }: KeyValues,
+  kvHead: number,
+  keys: number,
+): Float64Array {
+  const offset = (key: number) => (key * kvHeads + kvHead) * headDim;
+  const scores = new Float64Array(keys);
+  for (let j = 0; j < keys; j++) {
+    for (let d = 0; d < headDim; d++) {
+      scores[j] += valueAt(q.data, q.dtype, at + d) * valueAt(k.data, k.dtype, offset(j) + d);
+    }
+    scores[j] /= Math.sqrt(headDim);
+  }
+  const largest = scores.reduce((a, b) => Math.max(a, b), -Infinity);
+  const out = new Float64Array(headDim);
+  let sum = 0;
+  for (let j = 0; j < keys; j++) {
+    const weight = Math.exp(scores[j] - largest);
+    sum += weight;
+    for (let d = 0; d < headDim; d++) out[d] += weight * valueAt(v.data, v.dtype, offset(j) + d);
+  }
+  return out.map((x) => x / sum);
+}
+
+/** One output feature of y = x W^T for row `token` of x [tokens, columns]. */
+export function linearFeature(
+  x: Elements,
+  token: number,
+  weight: Elements,
+  row: number,
+  { columns }: MatrixShape,
+): number {
+  let sum = 0;
+  for (let c = 0; c < columns; c++) {
+    sum +=
+      valueAt(x.data, x.dtype, token * columns + c) *
+      valueAt(weight.data, weight.dtype, row * columns + c);
+  }
+  return sum;
+}
+
+/** Largest |error| / max(1, largest |expected|); Infinity where a result is not a number. */
+export function relativeError(expected: ArrayLike<number>, actual: ArrayLike<number>): number {
+  let error = 0;
+  let largest = 1;
+  for (let i = 0; i < expected.length; i++) {
+    const difference = Math.abs(expected[i] - actual[i]);
+    error = Math.max(error, Number.isNaN(difference) ? Infinity : difference);
+    largest = Math.max(largest, Math.abs(expected[i]));
+  }
+  return error / largest;
+}

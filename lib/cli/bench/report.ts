@@ -1,0 +1,76 @@
+/** One table of results in three forms: Markdown to read, CSV and JSON (full numbers) to compute with. */
+
+export type Format = 'md' | 'csv' | 'json';
+export type Cell = string | number | null;
+export type Row = Readonly<Record<string, Cell>>;
+
+export interface Column {
+  key: string;
+  /** Heading in Markdown; a column without one is left to CSV and JSON. */
+  title?: string;
+  /** Decimals in Markdown. */
+  decimals?: number;
+  /** How Markdown shows a number where plain decimals do not serve. */
+  style?: 'percent' | 'scientific';
+}
+
+export interface Report {
+  bench: string;
+  /** Where it was measured; repeated in every CSV row. */
+  machine: Row;
+  /** Lines below the Markdown table that say how to read it. */
+  notes: string[];
+  columns: Column[];
+  rows: Row[];
+}
+
+function markdownCell(value: Cell, { decimals, style }: Column): string {
+  if (value === null) return '';
+  if (typeof value === 'string') return value.replaceAll('|', '\\|');
+  if (style === 'percent') return `${(value * 100).toFixed(0)} %`;
+  if (style === 'scientific') return value.toExponential(1);
+  return decimals === undefined ? String(value) : value.toFixed(decimals);
+}
+
+function markdown({ machine, notes, columns, rows }: Report): string {
+  const shown = columns.filter((column) => column.title !== undefined);
+  const numeric = shown.map(({ key }) => rows.some((row) => typeof row[key] === 'number'));
+  const table = [
+    shown.map((column) => column.title!),
+    ...rows.map((row) => shown.map((column) => markdownCell(row[column.key], column))),
+  ];
+  const widths = shown.map((_, c) => Math.max(3, ...table.map((cells) => cells[c].length)));
+  const line = (cells: string[]) => {
+    const padded = cells.map((cell, c) =>
+      numeric[c] ? cell.padStart(widths[c]) : cell.padEnd(widths[c]),
+    );
+    return `| ${padded.join(' | ')} |`;
+  };
+  const rule = widths.map((width, c) =>
+    numeric[c] ? `${'-'.repeat(width - 1)}:` : '-'.repeat(width),
+  );
+  const about = Object.entries(machine).map(([key, value]) => `${key}: ${value}`);
+  const body = [line(table[0]), line(rule), ...table.slice(1).map(line)];
+  return [about.join(' · '), '', ...body, '', ...notes, ''].join('\n');
+}
+
+function csvCell(value: Cell): string {
+  const text = value === null ? '' : String(value);
+  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function csv({ machine, columns, rows }: Report): string {
+  const keys = [...Object.keys(machine), ...columns.map(({ key }) => key)];
+  const lines = rows.map((row) => keys.map((key) => csvCell(row[key] ?? machine[key] ?? null)));
+  return [keys, ...lines].map((cells) => `${cells.join(',')}\n`).join('');
+}
+
+function json({ bench, machine, columns, rows }: Report): string {
+  const keys = columns.map(({ key }) => key);
+  const results = rows.map((row) => Object.fromEntries(keys.map((key) => [key, row[key] ?? null])));
+  return `${JSON.stringify({ bench, machine, results }, null, 2)}\n`;
+}
+
+export function writeReport(report: Report, format: Format): string {
+  return { md: markdown, csv, json }[format](report);
+}

@@ -1,0 +1,159 @@
+/** gqa bench model: prompt and generation tokens/s at a few context lengths. */
+import { basename } from 'node:path';
+import type { Command } from 'commander';
+import { getBackend } from '../../backend';
+import type { FloatDType } from '../../core/dtype';
+import { loadModel, type Model } from '../../model';
+import { embeddedModel } from '../../model/embedded';
+import { LimitProbe } from '../bench/limits';
+import { measureModel, type ModelMeasurement, type ModelRun } from '../bench/model-cases';
+import type { Column, Row } from '../bench/report';
+import { cross, machineRow } from '../bench/sweep';
+import { stoppable } from '../exit';
+import { integer, oneOf } from '../options';
+import { Status } from '../terminal';
+import {
+  addCommonOptions,
+  chosenThreads,
+  listOption,
+  printReport,
+  type CommonOptions,
+} from './bench-options';
+
+interface ModelOptions extends CommonOptions {
+  model?: string;
+  context?: number[];
+  tokens: number;
+  precision?: 'exact' | 'fast';
+}
+
+/** Those that fit the model are taken. */
+const DEFAULT_CONTEXTS = [32, 256, 1024];
+
+const COLUMNS: Column[] = [
+  { key: 'model', title: 'model' },
+  { key: 'dtype', title: 'cache' },
+  { key: 'context', title: 'context' },
+  { key: 'threads', title: 'threads' },
+  { key: 'promptTokensPerSecond', title: 'prompt tokens/s', decimals: 1 },
+  { key: 'promptP10' },
+  { key: 'promptP90' },
+  { key: 'generationTokensPerSecond', title: 'generation tokens/s', decimals: 1 },
+  { key: 'generationP10' },
+  { key: 'generationP90' },
+  { key: 'runs', title: 'runs' },
+  { key: 'generationOfReadLimit', title: 'of read limit', style: 'percent' },
+  { key: 'readLimitGigabytesPerSecond', title: 'read limit', decimals: 1 },
+];
+
+const NOTES = [
+  'Medians over runs. Context: tokens of the prompt, and in the cache when generation begins. Of read limit: the time to',
+  'read weights and cache once at the bandwidth (GB/s) measured between the runs, as a share of the time of a token.',
+];
+
+function measuredRow(measured: ModelMeasurement): Row {
+  const { promptTokensPerSecond: prompt, generationTokensPerSecond: generation } = measured;
+  return {
+    promptTokensPerSecond: prompt.median,
+    promptP10: prompt.p10,
+    promptP90: prompt.p90,
+    generationTokensPerSecond: generation?.median ?? null,
+    generationP10: generation?.p10 ?? null,
+    generationP90: generation?.p90 ?? null,
+    runs: prompt.samples,
+    generationOfReadLimit: measured.generationOfReadLimit,
+    readLimitGigabytesPerSecond: measured.readLimit / 1e9,
+  };
+}
+
+function contextsFor(model: Model, { context, tokens }: ModelOptions): number[] {
+  return context ?? DEFAULT_CONTEXTS.filter((length) => length + tokens <= model.contextLength);
+}
+
+interface Loaded {
+  model: Model;
+  name: string;
+  dtype: FloatDType;
+}
+
+interface Surroundings {
+  threads: number[];
+  probe: LimitProbe;
+  status: Status;
+  signal: AbortSignal;
+}
+
+/** All contexts and thread counts of one loaded model, a row each as it is done. */
+async function* benchLoaded(
+  { model, name, dtype }: Loaded,
+  options: ModelOptions,
+  { threads, probe, status, signal }: Surroundings,
+): AsyncGenerator<Row, undefined> {
+  const { tokens, seconds } = options;
+  for (const [context, count] of cross(contextsFor(model, options), threads)) {
+    const label = `${name} at ${context}, ${dtype} cache, ${count} thr`;
+    status.update(label);
+    getBackend().limitThreads(count);
+    const run: ModelRun = { model, dtype, context, tokens, seconds };
+    const measured = await measureModel(run, probe, signal);
+    const speeds = [measured.promptTokensPerSecond, measured.generationTokensPerSecond];
+    const [prompt, generation] = speeds.map((speed) => speed?.median.toFixed(0) ?? 'no');
+    status.note(`${label}: prompt ${prompt}, generation ${generation} tokens/s`);
+    yield { model: name, dtype, context, threads: count, ...measuredRow(measured) };
+  }
+}
+
+/** Rows of what was done; an abort leaves out the rest. */
+async function benchAll(options: ModelOptions, surroundings: Surroundings): Promise<Row[]> {
+  const { status, signal } = surroundings;
+  const path = options.model ?? embeddedModel.path;
+  const name = options.model === undefined ? embeddedModel.name : basename(options.model);
+  const { precision } = options;
+  const rows: Row[] = [];
+  for (const dtype of options.dtype) {
+    status.update(`loading ${name}`);
+    const model = await loadModel(path, { precision, kvCache: { dtype } });
+    try {
+      for await (const row of benchLoaded({ model, name, dtype }, options, surroundings)) {
+        rows.push(row);
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
+      break;
+    } finally {
+      await model.dispose();
+    }
+  }
+  return rows;
+}
+
+async function run(options: ModelOptions, command: Command): Promise<void> {
+  const backend = getBackend();
+  const threads = chosenThreads(command, options.threads, backend.info.threads);
+  const status = new Status();
+  await stoppable(async (signal) => {
+    const probe = new LimitProbe(backend);
+    const rows = await benchAll(options, { threads, probe, status, signal });
+    status.clear();
+    const machine = machineRow(backend);
+    await printReport({ bench: 'model', machine, notes: NOTES, columns: COLUMNS, rows }, options);
+  });
+}
+
+export function addBenchModel(bench: Command): void {
+  const command = bench
+    .command('model')
+    .summary('prompt and generation tokens/s')
+    .description('Time a model: tokens a second of prompts and of generation.')
+    .option('-m, --model <path>', 'Hugging Face folder or .gguf file (default: the embedded model)')
+    .addOption(
+      listOption(
+        '--context <list>',
+        `prompt tokens (default: those of ${DEFAULT_CONTEXTS.join(',')} that fit)`,
+        integer({ min: 1 }),
+      ),
+    )
+    .option('--tokens <n>', 'tokens generated in each run', integer({ min: 8 }), 32)
+    .option('--precision <precision>', 'exact or fast (exact)', oneOf('exact', 'fast'));
+  addCommonOptions(command, 'storage of the KV cache', 'f32').action(run);
+}

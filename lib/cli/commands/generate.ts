@@ -1,0 +1,208 @@
+/** gqa generate: streams a model's text to stdout; how fast it came, and on what, to stderr. */
+import { basename } from 'node:path';
+import type { Command } from 'commander';
+import type { BackendInfo } from '../../backend/contract';
+import type { FloatDType } from '../../core/dtype';
+import { loadModel, type GenerateOptions, type GenerationStats, type Model } from '../../model';
+import { embeddedModel } from '../../model/embedded';
+import { stoppable } from '../exit';
+import { collect, decimal, integer, oneOf } from '../options';
+import { readPrompt } from '../prompt';
+import { print, Status } from '../terminal';
+
+const HELP = `
+Without --model the model that comes with the package writes: a very small one, made for children's stories. Without
+PROMPT it begins a story of its own, the same each time unless --seed changes it.
+
+Examples:
+  gqa generate "One day, Tom found a map" --seed 3
+  gqa generate --model ./SmolLM2-135M-Instruct --chat "Name three rivers."
+  gqa generate --model ./model.gguf - --max-tokens 100 < prompt.txt
+  gqa generate --model ./model.gguf "Once" --kv-dtype bf16 --window 1024 --sink-tokens 4
+  gqa generate --json | jq -r .text`;
+
+type Sampling = Pick<
+  GenerateOptions,
+  'maxTokens' | 'temperature' | 'topK' | 'topP' | 'minP' | 'repetitionPenalty' | 'seed'
+>;
+
+interface Options extends Sampling {
+  model?: string;
+  chat?: boolean;
+  stop?: string[];
+  kvDtype?: FloatDType;
+  window?: number;
+  sinkTokens?: number;
+  contextLength?: number;
+  precision?: 'exact' | 'fast';
+  json?: boolean;
+}
+
+interface Outcome extends GenerationStats {
+  model: string;
+  prompt: string;
+  text: string;
+  tokenIds: number[];
+  backend: BackendInfo;
+}
+
+function checkUsage(prompt: string | undefined, options: Options, command: Command): void {
+  if (prompt === undefined && options.model !== undefined) {
+    command.error(
+      "error: missing argument 'PROMPT', which --model needs ('-' reads it from stdin)",
+    );
+  }
+  if (options.sinkTokens !== undefined && options.window === undefined) {
+    command.error(
+      "error: option '--sink-tokens <n>' needs '--window <n>'; without it all tokens stay",
+    );
+  }
+}
+
+/** Only what was given: an undefined here would hide the embedded model's own setting. */
+function samplingOf(options: Options): Sampling {
+  const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed } = options;
+  const given = { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed };
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+}
+
+function load({
+  model,
+  kvDtype,
+  window,
+  sinkTokens,
+  contextLength,
+  precision,
+}: Options): Promise<Model> {
+  return loadModel(model ?? embeddedModel.path, {
+    precision,
+    contextLength,
+    kvCache: { dtype: kvDtype, window, sinkTokens },
+  });
+}
+
+/** Runs the model, passing on each piece of text as it comes. An abort ends it early, without an error. */
+async function generate(
+  model: Model,
+  prompt: string,
+  options: Options,
+  { signal, onText }: { signal: AbortSignal; onText: (text: string) => Promise<void> },
+): Promise<Outcome> {
+  const defaults = options.model === undefined ? embeddedModel.options : {};
+  const generation = model.generate(options.chat ? [{ role: 'user', content: prompt }] : prompt, {
+    ...defaults,
+    ...samplingOf(options),
+    stop: options.stop,
+    signal,
+  });
+  let text = '';
+  const tokenIds: number[] = [];
+  try {
+    for await (const piece of generation) {
+      text += piece.text;
+      tokenIds.push(piece.token);
+      await onText(piece.text);
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+  const name = options.model === undefined ? embeddedModel.name : basename(options.model);
+  return { model: name, prompt, text, tokenIds, ...generation.stats, backend: model.backend };
+}
+
+function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
+function summary({ model, backend, ...stats }: Outcome): string {
+  const { promptTokens, promptTokensPerSecond, tokens, tokensPerSecond, finishReason } = stats;
+  const parts = [
+    model,
+    `prompt ${plural(promptTokens, 'token')}, ${promptTokensPerSecond.toFixed(0)} tokens/s`,
+    `generated ${plural(tokens, 'token')}, ${tokensPerSecond.toFixed(0)} tokens/s (${finishReason})`,
+    `${backend.kind} ${backend.isa}, ${plural(backend.threads, 'thread')}`,
+  ];
+  return parts.join(' | ');
+}
+
+async function run(
+  argument: string | undefined,
+  options: Options,
+  command: Command,
+): Promise<void> {
+  checkUsage(argument, options, command);
+  const status = new Status();
+  await stoppable(async (signal) => {
+    const prompt = await readPrompt(argument ?? embeddedModel.prompt, signal);
+    status.update('loading the model');
+    const model = await load(options);
+    try {
+      signal.throwIfAborted();
+      status.update('reading the prompt');
+      const onText = async (text: string) => {
+        status.clear();
+        if (!options.json) await print(text);
+      };
+      const outcome = await generate(model, prompt, options, { signal, onText });
+      await print(options.json ? `${JSON.stringify(outcome, null, 2)}\n` : '\n');
+      status.note(summary(outcome));
+    } finally {
+      status.clear();
+      await model.dispose();
+    }
+  });
+}
+
+export function addGenerate(program: Command): void {
+  program
+    .command('generate')
+    .summary('continue a prompt with a model')
+    .description('Continue PROMPT with a model. Text goes to stdout as it comes, speed to stderr.')
+    .argument('[PROMPT]', "text to continue; '-' reads it from stdin")
+    .option('-m, --model <path>', 'Hugging Face folder or .gguf file (default: the embedded model)')
+    .option('--chat', "PROMPT is a message, put into the model's chat template")
+    .option('-n, --max-tokens <n>', 'tokens to generate at most (256)', integer({ min: 0 }))
+    .option('-t, --temperature <t>', '0 takes the most likely token (0)', decimal({ min: 0 }))
+    .option(
+      '--top-k <k>',
+      'sample from the k most likely tokens, 0 for all (0)',
+      integer({ min: 0 }),
+    )
+    .option(
+      '--top-p <p>',
+      'sample from the fewest tokens that hold this probability (1)',
+      decimal({ min: 0, max: 1 }),
+    )
+    .option(
+      '--min-p <p>',
+      'sample from tokens at least this fraction as likely as the likeliest (0)',
+      decimal({ min: 0, max: 1 }),
+    )
+    .option(
+      '--repetition-penalty <r>',
+      'above 1 makes tokens already used less likely (1)',
+      decimal({ above: 0 }),
+    )
+    .option('--seed <n>', 'the same seed gives the same text', integer())
+    .option('--stop <text>', 'end before this text; may be given several times', collect)
+    .option('--kv-dtype <dtype>', 'how the KV cache is stored (f32)', oneOf('f32', 'f16', 'bf16'))
+    .option('--window <n>', 'tokens see the last n tokens only', integer({ min: 1 }))
+    .option(
+      '--sink-tokens <n>',
+      'first tokens that stay visible with --window',
+      integer({ min: 0 }),
+    )
+    .option(
+      '--context-length <n>',
+      "prompt and answer together, at most (the model's)",
+      integer({ min: 1 }),
+    )
+    .option(
+      '--precision <precision>',
+      'exact, or fast: activations may be rounded (exact)',
+      oneOf('exact', 'fast'),
+    )
+    .option('--json', 'print one JSON document instead of streaming')
+    .addHelpText('after', HELP)
+    .action(run);
+}
