@@ -37,7 +37,8 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   requireOptions(options, 'options');
   requirePrecision(options.precision ?? 'exact');
   const cache = resolveCache(options.kvCache ?? {});
-  const { config, weights, tokenizer: buildTokenizer } = openCheckpoint(path);
+  const checkpoint = openCheckpoint(path);
+  const { config } = checkpoint;
   try {
     const contextLength = requireInteger(
       options.contextLength ?? config.contextLength,
@@ -45,11 +46,29 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
       1,
       config.contextLength,
     );
-    const tokenizer = buildTokenizer();
-    const { client, facts } = await WorkerClient.start({ path, contextLength, cache });
+    // The worker loads weights while this thread builds the tokenizer.
+    const starting = WorkerClient.start({ path, contextLength, cache });
+    const tokenizer = await orStop(starting, () => checkpoint.tokenizer());
+    const { client, facts } = await starting;
     return new Model(config, contextLength, tokenizer, client, facts);
   } finally {
-    weights.close();
+    checkpoint.weights.close();
+  }
+}
+
+/** Runs make; where it throws, the worker under way is ended before that is passed on. */
+async function orStop<T>(
+  starting: ReturnType<typeof WorkerClient.start>,
+  make: () => T,
+): Promise<T> {
+  try {
+    return make();
+  } catch (error) {
+    await starting.then(
+      ({ client }) => client.dispose(),
+      () => undefined,
+    );
+    throw error;
   }
 }
 

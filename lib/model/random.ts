@@ -8,7 +8,8 @@ export class SeededRandom {
   /** @param seed an integer below 2^53 in size; its low and high 32 bits both count */
   constructor(seed: number) {
     const low = splitmix32(seed >>> 0);
-    const high = splitmix32(Math.floor(seed / 2 ** 32) >>> 0);
+    // Set apart from the first, or equal halves (seed 0) would give a state of two equal halves.
+    const high = splitmix32((Math.floor(seed / 2 ** 32) ^ 0x6a09e667) >>> 0);
     this.state = Uint32Array.of(low(), low(), high(), high());
   }
 

@@ -44,13 +44,30 @@ export function prepareTokenizerJson(json: JsonFields, added: readonly JsonObjec
     }
   }
   return {
-    model: json.raw('model'),
+    model: checkedModel(json),
     normalizer: json.raw('normalizer') ?? null,
     pre_tokenizer: exactPreTokenizer(json.raw('pre_tokenizer') ?? null),
     post_processor: json.raw('post_processor') ?? null,
     decoder: json.raw('decoder') ?? null,
     added_tokens: tokens,
   };
+}
+
+/** Vocabularies are { token: id } or, Unigram's, [[token, score]]. */
+function checkedModel(json: JsonFields): JsonObject {
+  const model = json.raw('model');
+  if (!isObject(model)) throw json.wrong('model', 'an object', model);
+  const { vocab } = model;
+  const entries = isObject(vocab) ? Object.entries(vocab) : vocab;
+  const isId = (id: unknown): boolean => Number.isSafeInteger(id) && (id as number) >= 0;
+  const fits = (entry: unknown): boolean =>
+    Array.isArray(entry) &&
+    typeof entry[0] === 'string' &&
+    (isObject(vocab) ? isId(entry[1]) : typeof entry[1] === 'number');
+  if (!Array.isArray(entries) || !entries.every(fits)) {
+    throw json.wrong('model.vocab', 'tokens and their ids or scores', vocab);
+  }
+  return model;
 }
 
 function exactPreTokenizer(pre: unknown): unknown {

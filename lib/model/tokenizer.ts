@@ -58,20 +58,21 @@ export interface Tokenizer {
 
 /** @throws GqaError INVALID_FILE where the description makes no tokenizer. */
 export function createTokenizer(source: TokenizerSource): Tokenizer {
+  return guarded(source.path, () => new TextTokenizer(source));
+}
+
+/** Whatever a library throws over a damaged description is an INVALID_FILE. */
+function guarded<T>(path: string, run: () => T): T {
   try {
-    return new TextTokenizer(source);
+    return run();
   } catch (cause) {
     if (cause instanceof GqaError) throw cause;
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new GqaError(
-      'INVALID_FILE',
-      `${source.path}: no usable tokenizer: ${reason.slice(0, 200)}`,
-      {
-        argument: source.path,
-        expected: 'a tokenizer',
-        cause,
-      },
-    );
+    const reason = (cause instanceof Error ? cause.message : String(cause)).slice(0, 200);
+    throw new GqaError('INVALID_FILE', `${path}: no usable tokenizer: ${reason}`, {
+      argument: path,
+      expected: 'a tokenizer',
+      cause,
+    });
   }
 }
 
@@ -122,11 +123,13 @@ class TextTokenizer implements Tokenizer {
     // A model's vocabulary may be padded beyond its tokenizer's.
     const list = checked.filter((id) => this.library.id_to_token(id) !== undefined);
     if (list.length === 0) return '';
-    return this.library.decode(list, {
-      skip_special_tokens: options.skipSpecialTokens ?? true,
-      // Would turn " ." into ".", and no longer be what was encoded.
-      clean_up_tokenization_spaces: false,
-    });
+    return guarded(this.source.path, () =>
+      this.library.decode(list, {
+        skip_special_tokens: options.skipSpecialTokens ?? true,
+        // Would turn " ." into ".", and no longer be what was encoded.
+        clean_up_tokenization_spaces: false,
+      }),
+    );
   }
 
   applyChatTemplate(messages: readonly ChatMessage[]): string {
@@ -144,8 +147,8 @@ class TextTokenizer implements Tokenizer {
 
   private plainIds(text: string): number[] {
     if (text === '') return [];
-    const { ids } = this.library.encode(text, { add_special_tokens: false });
-    return ids.filter((id) => id !== undefined);
+    const encode = () => this.library.encode(text, { add_special_tokens: false });
+    return guarded(this.source.path, encode).ids.filter((id) => id !== undefined);
   }
 
   private idOf(token: string | null): number | null {

@@ -59,11 +59,14 @@ export class WorkerClient {
 
   /** Sends a job. @throws GqaError DISPOSED after dispose(), INTERNAL where the worker has crashed */
   submit<K extends Job['kind']>(job: Extract<Job, { kind: K }>): RunningJob<JobResults[K]> {
-    if (this.ended !== null) throw this.ended;
+    if (this.ended !== null) {
+      const { code, message } = this.ended;
+      throw new GqaError(code, message, { argument: 'model', cause: this.ended });
+    }
     const id = this.nextId++;
     const running = new RunningJob<JobResults[K]>();
     if (this.jobs.size === 0) this.worker.ref();
-    this.jobs.set(id, running as RunningJob);
+    this.jobs.set(id, running);
     this.worker.postMessage({ id, job, cancel: running.cancelBuffer });
     return running;
   }

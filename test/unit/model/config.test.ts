@@ -89,7 +89,7 @@ describe('configFromHuggingFace', () => {
   });
 
   it('takes an output head of its own where the file does not say and the checkpoint has one', () => {
-    const { tie_word_embeddings: _, ...unsaid } = SMALL;
+    const unsaid = { ...SMALL, tie_word_embeddings: null };
     expect(read(unsaid, {}, true).tiedEmbeddings).toBe(false);
     expect(read(SMALL, {}, true).tiedEmbeddings).toBe(true);
     expect(read({ ...SMALL, tie_word_embeddings: false }, {}, false).tiedEmbeddings).toBe(false);
