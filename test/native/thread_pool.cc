@@ -105,7 +105,10 @@ void cancelling() {
     const bool complete = forEach(
         100000,
         [&](int64_t) {
-          if (++ran == 10) flag = 1;
+          const int order = ++ran;
+          if (order == 10) flag = 1;
+          // Nobody gets ahead of the thread that cancels, however the system schedules it.
+          while (order > 10 && flag == 0) std::this_thread::yield();
         },
         &flag);
     CHECK(!complete);
@@ -130,27 +133,42 @@ void limited() {
   CHECK(threadCount() == full);
 }
 
+// The threads that have been at one place.
+class ThreadSet {
+ public:
+  void insertSelf() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    threads_.insert(std::this_thread::get_id());
+  }
+  int size() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return static_cast<int>(threads_.size());
+  }
+
+ private:
+  std::mutex mutex_;
+  std::set<std::thread::id> threads_;
+};
+
 // A call opened while another keeps every worker busy gets workers before the other ends.
 void shared() {
   if (threadCount() < 3) return;
   std::atomic<int32_t> stop{0};
+  ThreadSet busy, helping;
   std::thread longCaller([&] {
     forEach(
-        int64_t{1} << 40, [](int64_t) { std::this_thread::sleep_for(std::chrono::microseconds(20)); }, &stop);
+        int64_t{1} << 40,
+        [&](int64_t) {
+          busy.insertSelf();
+          std::this_thread::sleep_for(std::chrono::microseconds(20));
+        },
+        &stop);
   });
-  std::mutex mutex;
-  std::set<std::thread::id> helpers;
-  const auto count = [&] {
-    std::lock_guard<std::mutex> lock(mutex);
-    return helpers.size();
-  };
-  bool helped = true;
+  CHECK(eventually([&] { return busy.size() == threadCount(); }));
+  std::atomic<bool> helped{true};
   forEach(threadCount(), [&](int64_t) {
-    {
-      std::lock_guard<std::mutex> lock(mutex);
-      helpers.insert(std::this_thread::get_id());
-    }
-    if (!eventually([&] { return count() >= 2; })) helped = false;
+    helping.insertSelf();
+    if (!eventually([&] { return helping.size() >= 2; })) helped = false;
   });
   stop = 1;
   longCaller.join();
