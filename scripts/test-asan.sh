@@ -1,41 +1,55 @@
 #!/usr/bin/env bash
-# Sanitizers: the conformance suites on an addon with ASan and UBSan inside Node, and the C++ tests of test/native with
-# ASan and UBSan, then with TSan.
+# Sanitizers: the C++ tests of test/native and the conformance suites on an addon inside Node, with ASan and UBSan; the
+# C++ tests once more with TSan.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 need g++ g++
+need make make
 need cmake cmake
-
 failed=0
 
-# native_tests SANITIZERS BUILD: builds and runs every test/native/*.cc; each is a program that fails by its exit status.
+# native_tests BUILD [ISA...]: runs every program of test/native on each instruction set. One that fails says so by its
+# exit status; one that prints no counts of its own counts as one test.
 native_tests() {
-  local passed=0 broken=0 test
-  echo "== C++ tests with $1"
-  cmake -S . -B "$2" -DCMAKE_CXX_COMPILER=g++ -DGQA_NATIVE_TESTS=ON -DGQA_SANITIZE="$1" >/dev/null
-  cmake --build "$2" --target native_tests >"$2/log" || { cat "$2/log"; failed=1; return; }
-  for test in "$2"/native_tests_bin/*; do
-    if timeout 300 "$test"; then passed=$((passed + 1)); else
-      echo "$test failed"
-      broken=$((broken + 1)) failed=1
-    fi
+  local build=$1 program isa status
+  shift
+  for isa in "$@"; do
+    for program in "$build"/native_tests_bin/*; do
+      echo "-- $(basename "$program"), $isa"
+      status=0
+      GQA_ISA=$isa timeout 300 "$program" >"$build/output" 2>&1 || status=$?
+      cat "$build/output"
+      if [ $status -ne 0 ]; then
+        failed=1
+        echo "exit status $status"
+        grep -q ' [1-9][0-9]* failed$' "$build/output" || echo '0 passed, 1 failed'
+      elif ! grep -q '^[0-9]* passed, [0-9]* failed$' "$build/output"; then
+        echo '1 passed, 0 failed'
+      fi
+    done
   done
-  echo "$passed passed, $broken failed"
 }
 
-export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-native_tests address,undefined build-asan-native
-native_tests thread build-tsan-native
-
-echo '== the addon with address,undefined inside Node'
 npm run --silent build
-CXX=g++ npx --no-install cmake-js build --out build-asan --log-level warn --CDGQA_SANITIZE=address,undefined
-GQA_PREBUILD=$(addon_folder build-asan)
+export GQA_TEST_TARGETS GQA_TEST_LEAN=1 CXX=g++
 GQA_TEST_TARGETS=$(node -p "require('./dist/test/conformance/targets').targetsToTest().filter((t) => t !== 'js').join()")
-export GQA_PREBUILD GQA_TEST_TARGETS GQA_TEST_LEAN=1
-# Node itself leaks at exit by design.
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+# Node leaks at exit by design.
 export ASAN_OPTIONS=detect_leaks=0
-LD_PRELOAD=$(g++ -print-file-name=libasan.so):$(g++ -print-file-name=libubsan.so) \
+
+echo '== C++ tests with ASan and UBSan'
+npx --no-install cmake-js build --out build-asan --log-level warn \
+  --CDGQA_SANITIZE=address,undefined --CDGQA_NATIVE_TESTS=ON
+native_tests build-asan ${GQA_TEST_TARGETS//,/ }
+
+echo '== the addon with ASan and UBSan inside Node'
+GQA_PREBUILD=$(addon_folder build-asan) \
+  LD_PRELOAD=$(g++ -print-file-name=libasan.so):$(g++ -print-file-name=libubsan.so) \
   node dist/test/run.js --targets-only "$@" || failed=1
+
+echo '== C++ tests with TSan'
+cmake -S . -B build-tsan -DGQA_NATIVE_TESTS=ON -DGQA_SANITIZE=thread >/dev/null
+cmake --build build-tsan --target native_tests | grep -v Built
+native_tests build-tsan scalar
 exit $failed
