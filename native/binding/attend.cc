@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "arguments.h"
-#include "tables.h"
+#include "block_table.h"
 
 namespace gqa {
 namespace {

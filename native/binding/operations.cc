@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "arguments.h"
-#include "tables.h"
+#include "block_table.h"
 
 namespace gqa {
 

@@ -1,5 +1,7 @@
 // A block table as it arrives, and the check that the blocks a call reaches are blocks of the arena.
 #pragma once
+#include <algorithm>
+
 #include "arguments.h"
 
 namespace gqa {
