@@ -9,3 +9,4 @@ export { Tensor } from './core/tensor';
 export { KvCache, KvLayer, KvSequence } from './kv-cache/kv-cache';
 export type { KvCacheOptions } from './kv-cache/kv-cache';
 export * from './nn';
+export * from './model';
