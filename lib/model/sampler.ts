@@ -4,7 +4,7 @@
  * Scratch is allocated once. Equal logits: the lower id counts as the more likely. NaN and -Infinity are never chosen.
  */
 import { GqaError } from '../core/errors';
-import { SeededRandom } from './random';
+import { SeededRandom } from '../core/random';
 
 /** Every field set; see resolveSampling for their ranges. */
 export interface Sampling {

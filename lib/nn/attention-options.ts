@@ -18,7 +18,7 @@ export interface GroupedQueryAttentionOptions {
   dropout?: number;
   /** Rotary positions for queries and keys: true for theta 10,000, options, or a Rope shared with other layers. */
   rope?: boolean | Omit<RopeOptions, 'headDim'> | Rope;
-  /** Of the initial weights and of dropout, 32 bits; default 0. */
+  /** Of the initial weights and of dropout; default 0. */
   seed?: number;
 }
 

@@ -1,11 +1,11 @@
 /** The parameters of an attention module: their shapes, their first values, and their checks. */
 import type { FloatDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
+import type { SeededRandom } from '../core/random';
 import { Tensor } from '../core/tensor';
 import { requireFloatTensor, requireOptions } from '../core/validate';
 import type { AttentionSizes } from './attention-options';
 import { checkWeights } from './inputs';
-import { fillXavier, uniformStream } from './random';
 
 export const PROJECTIONS = ['query', 'key', 'value', 'output'] as const;
 export type Projection = (typeof PROJECTIONS)[number];
@@ -28,18 +28,24 @@ export function projectionShape(sizes: AttentionSizes, projection: Projection): 
 export function initialWeights(
   sizes: AttentionSizes,
   withBias: boolean,
-  seed: number,
+  random: SeededRandom,
 ): AttentionWeights {
-  const next = uniformStream(seed);
   const weights: Partial<AttentionWeights> = {};
   for (const name of PROJECTIONS) {
     const shape = projectionShape(sizes, name);
-    const weight = Tensor.zeros(shape);
-    fillXavier(weight.data, shape, next);
-    weights[name] = weight;
+    weights[name] = xavierUniform(shape, random);
     if (withBias) weights[`${name}Bias`] = Tensor.zeros([shape[0]]);
   }
   return weights as AttentionWeights;
+}
+
+/** Xavier (Glorot) uniform [out, in]: values in ±sqrt(6 / (out + in)). */
+function xavierUniform(shape: [number, number], random: SeededRandom): Tensor<'f32'> {
+  const weight = Tensor.zeros(shape);
+  const bound = Math.sqrt(6 / (shape[0] + shape[1]));
+  const { data } = weight;
+  for (let i = 0; i < data.length; i++) data[i] = (2 * random.uniform() - 1) * bound;
+  return weight;
 }
 
 /** @throws GqaError unless every entry is a known parameter of the right shape. */

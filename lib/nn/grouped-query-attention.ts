@@ -5,6 +5,7 @@
  */
 import { attention } from '../attention';
 import { GqaError } from '../core/errors';
+import { SeededRandom } from '../core/random';
 import { disposeSymbol, Tensor } from '../core/tensor';
 import { requireBoolean, requireInteger, requireOptions } from '../core/validate';
 import type { KvSequence } from '../kv-cache/kv-cache';
@@ -17,7 +18,6 @@ import type { AttentionWeights, Projection } from './attention-weights';
 import { attendOverCache } from './cached-attention';
 import type { HeadTensors } from './cached-attention';
 import { Linear } from './linear';
-import { derivedSeed } from './random';
 import type { Rope } from './rope';
 
 export class GroupedQueryAttention {
@@ -31,9 +31,8 @@ export class GroupedQueryAttention {
   /** Whether dropout acts; false at first. See train() and eval(). */
   training = false;
 
-  private readonly seed: number;
-  /** Attention calls under dropout so far: each draws its own weights to drop. */
-  private draws = 0;
+  /** Draws the initial weights, then a seed for each attention call under dropout. */
+  private readonly random: SeededRandom;
   private weights: AttentionWeights;
   private layers: Record<Projection, Linear> | null;
 
@@ -51,8 +50,8 @@ export class GroupedQueryAttention {
     this.hasBias = requireBoolean(options.bias ?? false, 'options.bias');
     this.dropout = requireProbability(options.dropout ?? 0, 'options.dropout');
     this.rope = makeRope(options.rope, this.headDim);
-    this.seed = requireInteger(options.seed ?? 0, 'options.seed', 0, 2 ** 32 - 1);
-    this.weights = initialWeights(this, this.hasBias, this.seed);
+    this.random = new SeededRandom(requireInteger(options.seed ?? 0, 'options.seed', 0));
+    this.weights = initialWeights(this, this.hasBias, this.random);
     this.layers = makeLayers(this.weights);
   }
 
@@ -195,7 +194,7 @@ export class GroupedQueryAttention {
 
   private nextDropout(): { probability: number; seed: number } | undefined {
     if (!this.training || this.dropout === 0) return undefined;
-    return { probability: this.dropout, seed: derivedSeed(this.seed, ++this.draws) };
+    return { probability: this.dropout, seed: this.random.next() };
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * The generator behind sampling: xoshiro128** 1.1 (Blackman and Vigna), its 128 bits of state filled from the seed by
+ * The generator behind sampling, initial weights and dropout: xoshiro128** 1.1 (Blackman and Vigna), its 128 bits of state filled from the seed by
  * splitmix32. The same seed gives the same numbers on every machine and backend.
  */
 export class SeededRandom {

@@ -1,4 +1,4 @@
-import { SeededRandom } from '../../../lib/model/random';
+import { SeededRandom } from '../../../lib/core/random';
 
 describe('SeededRandom', () => {
   // From a C program around the authors' xoshiro128starstar.c.
