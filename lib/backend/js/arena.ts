@@ -4,6 +4,7 @@
  *
  * Typed arrays have a largest length, so blocks lie in chunks of as many whole blocks as one array may hold.
  */
+import { freemem, totalmem } from 'node:os';
 import type { FloatData, FloatDType } from '../../core/dtype';
 import { DTYPE_BYTES } from '../../core/dtype';
 import { GqaError } from '../../core/errors';
@@ -83,17 +84,27 @@ class BlockPool {
   }
 }
 
-/** @throws GqaError OUT_OF_MEMORY; `total` is what the caller is building, in bytes. */
+/**
+ * `total` is what the caller is building, in bytes. More than the machine has is refused at once: an engine hands out
+ * untouched pages far beyond that.
+ * @throws GqaError OUT_OF_MEMORY
+ */
 export function allocate(elements: number, dtype: FloatDType, total: number): FloatData {
+  if (total > totalmem()) throw outOfMemory(total);
   try {
     return dtype === 'f32' ? new Float32Array(elements) : new Uint16Array(elements);
   } catch (cause) {
-    throw new GqaError('OUT_OF_MEMORY', `Cannot allocate ${total} bytes`, {
-      expected: `${total} bytes of memory`,
-      received: 'a failed allocation',
-      cause,
-    });
+    throw outOfMemory(total, cause);
   }
+}
+
+function outOfMemory(bytes: number, cause?: unknown): GqaError {
+  const received = `a machine of ${totalmem()} bytes, ${freemem()} of them free`;
+  return new GqaError('OUT_OF_MEMORY', `Cannot allocate ${bytes} bytes on ${received}`, {
+    expected: `${bytes} bytes of memory`,
+    received,
+    cause,
+  });
 }
 
 /** Arena block of an ordinal, see BlockTable. */

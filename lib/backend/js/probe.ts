@@ -4,16 +4,13 @@
 const sink = new Float64Array(1);
 
 export function probeRead(buffer: Uint8Array): void {
-  const misaligned = Math.min(buffer.length, (4 - (buffer.byteOffset % 4)) % 4);
-  const words = new Int32Array(
-    buffer.buffer,
-    buffer.byteOffset + misaligned,
-    (buffer.length - misaligned) >> 2,
-  );
-  sink[0] = readWords(words);
-  const rest = misaligned + words.byteLength;
-  for (let i = 0; i < misaligned; i++) sink[0] += buffer[i];
-  for (let i = rest; i < buffer.length; i++) sink[0] += buffer[i];
+  // Whole words, from the first aligned byte on; the few bytes around them one by one.
+  const head = Math.min(buffer.length, -buffer.byteOffset & 3);
+  const count = Math.floor((buffer.length - head) / 4);
+  if (count > 0)
+    sink[0] = readWords(new Int32Array(buffer.buffer, buffer.byteOffset + head, count));
+  for (let i = 0; i < head; i++) sink[0] += buffer[i];
+  for (let i = head + 4 * count; i < buffer.length; i++) sink[0] += buffer[i];
 }
 
 function readWords(words: Int32Array): number {

@@ -85,7 +85,7 @@ function maskScores(
   for (let slot = from; slot < to; slot++) {
     let score = scores[base + slot];
     if (softcap > 0) score = softcap * tanh(score / softcap);
-    if (bias !== null) score += bias[biasRow + slot];
+    if (bias !== null) score = biased(score, bias[biasRow + slot]);
     if (slope !== 0) score += slope * (distance + slot);
     if (score === -Infinity || (mask !== null && mask[maskRow + slot] === 0)) {
       if (runStart >= 0) appendRun(workspace, row, runStart, slot);
@@ -98,6 +98,11 @@ function maskScores(
   }
   if (runStart >= 0) appendRun(workspace, row, runStart, to);
   return max;
+}
+
+/** A bias of -Infinity hides the key, NaN or Infinity in it included. */
+function biased(score: number, bias: number): number {
+  return bias === -Infinity ? bias : score + bias;
 }
 
 /** Element (batch, head, query, 0) of a mask or bias. */

@@ -103,16 +103,15 @@ export function inputs(p: Problem): Inputs {
     features.dropout = { probability: p.dropout, seed: random.int(0, 2 ** 32 - 1) };
     oracle.dropout = features.dropout;
   }
-  const { dtype, group: _, dropout: __, mask: ___, outDtype, ...shape } = p;
+  const { dtype, outDtype } = p;
   const args: AttendArgs = {
-    ...shape,
+    ...p,
     ...features,
     heads,
     scale,
     q: toBits(q, dtype),
     qDtype: dtype,
     out: toBits(new Array<number>(rows * p.valueDim).fill(NaN), outDtype),
-    outDtype,
     lse: new Float32Array(rows).fill(NaN),
     kv: { type: 'tensor', k: toBits(k, dtype), v: toBits(v, dtype), dtype },
   };
