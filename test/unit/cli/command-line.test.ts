@@ -79,7 +79,10 @@ describe('wrong usage exits with 2, prints nothing on stdout and names the fault
       ['generate', '--model', 'nowhere'],
       ['PROMPT', '--model'],
     ],
-    [['bench', 'frobnicate'], ['frobnicate']],
+    [
+      ['bench', 'frobnicate'],
+      ["'frobnicate'", 'attention, linear or model'],
+    ],
     [
       ['bench', '--heads', '9/2/64'],
       ['--heads', "'9/2/64'", '9 is not one of 2'],
