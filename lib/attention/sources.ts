@@ -4,7 +4,7 @@ import type { FloatDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import type { Tensor } from '../core/tensor';
 import { checkRank, checkShape4, shapeError, shapeText } from '../core/validate';
-import { requireBoolean, requireInteger, requireWindow } from '../core/validate';
+import { MAX_HEAD_DIM, requireBoolean, requireInteger, requireWindow } from '../core/validate';
 import type { KvLayer } from '../kv-cache/layer';
 import type { AttentionCall } from './call';
 
@@ -41,7 +41,7 @@ export function fillFromTensors(
   args.kv = tensors;
 }
 
-/** Heads and dims are at least 1, and the query heads a multiple of the KV heads. */
+/** Heads and dims are in range, and the query heads a multiple of the KV heads. */
 function checkHeads(
   args: AttendArgs,
   q: Tensor<FloatDType>,
@@ -51,6 +51,8 @@ function checkHeads(
   if (args.heads === 0 || args.headDim === 0) throw emptyHeadsError(q, 'q');
   if (args.kvHeads === 0) throw emptyHeadsError(k, 'k');
   if (args.valueDim === 0) throw emptyHeadsError(v, 'v');
+  if (args.headDim > MAX_HEAD_DIM) throw wideHeadError(args.headDim, 'q');
+  if (args.valueDim > MAX_HEAD_DIM) throw wideHeadError(args.valueDim, 'v');
   checkGroups(args);
 }
 
@@ -64,6 +66,15 @@ function checkGroups(args: AttendArgs): void {
 function emptyHeadsError(tensor: Tensor, argument: string) {
   const expected = 'at least one head and one dimension';
   return expectedError('INVALID_SHAPE', argument, expected, shapeText(tensor.shape));
+}
+
+function wideHeadError(dim: number, argument: string) {
+  return expectedError(
+    'OUT_OF_RANGE',
+    argument,
+    `a head dim of at most ${MAX_HEAD_DIM}`,
+    String(dim),
+  );
 }
 
 /** q [1, Tq, Hq, D] over the layer's tokens; its last row is the newest position. */

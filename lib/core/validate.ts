@@ -144,6 +144,9 @@ export function elementCount(shape: readonly number[], dtype: DType, argument: s
 
 // ---- tensors
 
+/** Elements of a head at most: far beyond any model, and a row of them still fits a thread's scratch. */
+export const MAX_HEAD_DIM = 2 ** 20;
+
 export function isTensor(value: unknown): value is Tensor {
   return (
     typeof value === 'object' &&
@@ -270,7 +273,9 @@ export function allocate<T>(make: () => T, bytes: number, argument: string): T {
   try {
     return make();
   } catch (cause) {
-    if (cause instanceof GqaError) throw cause;
+    // What engines throw for an allocation that fails, or for a length beyond their limit.
+    const short = cause instanceof GqaError ? cause.code === 'OUT_OF_MEMORY' : cause instanceof RangeError;
+    if (!short) throw cause;
     const received = `${bytes} bytes`;
     const message = `Expected a size that memory holds for ${argument} but received ${received}`;
     throw new GqaError('OUT_OF_MEMORY', message, {

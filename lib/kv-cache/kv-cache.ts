@@ -10,7 +10,7 @@ import { expectedError } from '../core/errors';
 import { DISPOSED, IDLE } from '../core/storage';
 import { disposeSymbol } from '../core/tensor';
 import { allocate, checkedProduct, describe, isFloatDType, requireInteger } from '../core/validate';
-import { requireOptions, requireWindow, stateError } from '../core/validate';
+import { MAX_HEAD_DIM, requireOptions, requireWindow, stateError } from '../core/validate';
 import { BlockPool } from './block-pool';
 import { planRing } from './ring';
 import type { RingGeometry } from './ring';
@@ -80,8 +80,13 @@ export class KvCache {
     requireOptions(options, 'options');
     this.layers = requireInteger(options.layers, 'options.layers', 1, MAX_LAYERS);
     this.kvHeads = requireInteger(options.kvHeads, 'options.kvHeads', 1);
-    this.headDim = requireInteger(options.headDim, 'options.headDim', 1);
-    this.valueDim = requireInteger(options.valueDim ?? this.headDim, 'options.valueDim', 1);
+    this.headDim = requireInteger(options.headDim, 'options.headDim', 1, MAX_HEAD_DIM);
+    this.valueDim = requireInteger(
+      options.valueDim ?? this.headDim,
+      'options.valueDim',
+      1,
+      MAX_HEAD_DIM,
+    );
     this.capacity = requireInteger(options.capacity, 'options.capacity', 1);
     this.dtype = requireCacheDType(options.dtype ?? 'f32');
     this.window = requireWindow(options.window ?? Infinity, 'options.window');
