@@ -8,5 +8,5 @@ export type { GqaErrorCode, GqaErrorDetails } from './core/errors';
 export { Tensor } from './core/tensor';
 export { KvCache, KvLayer, KvSequence } from './kv-cache/kv-cache';
 export type { KvCacheOptions } from './kv-cache/kv-cache';
-export * from './nn';
 export * from './model';
+export * from './nn';
