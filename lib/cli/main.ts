@@ -12,19 +12,20 @@ const HELP = `
 Results go to stdout, status and progress to stderr.
 
 Examples:
-  gqa generate                                   a story from the model that comes with the package
+  gqa generate                               a story by the embedded model
   gqa generate "Once upon a time" --seed 7
   gqa generate --model ./SmolLM2-135M-Instruct --chat "What is a KV cache?"
   echo "The sea was" | gqa generate - --max-tokens 40 --json
-  gqa bench --heads 32/8/128 --context 4096      how close attention comes to this machine's limits
-  gqa info                                       which backend runs here, and why
+  gqa bench --heads 32/8/128 --context 4096  how close to this machine's limits
+  gqa info                                   which backend runs here, and why
 
 Environment:
-  GQA_BACKEND=native|js    force the addon, or the JavaScript backend
-  GQA_ISA=scalar|avx2|avx512|neon
-                           force an instruction set of the addon
-  GQA_THREADS=N            threads that share a call (default: what CPU affinity and cgroup allow)
-  GQA_DEBUG=1              print the stack of an error
+  GQA_BACKEND=native|js  force the addon, or the JavaScript backend
+  GQA_ISA=NAME           force an instruction set of the addon: scalar, avx2,
+                         avx512 or neon
+  GQA_THREADS=N          threads that share a call (default: what CPU affinity
+                         and cgroup allow)
+  GQA_DEBUG=1            print the stack of an error
 
 Exit codes: 0 success, 1 the operation failed, 2 wrong usage, 130 interrupted.`;
 

@@ -5,13 +5,14 @@ import { addBenchLinear } from './bench-linear';
 import { addBenchModel } from './bench-model';
 
 const HELP = `
-Each run checks its results against float64 before it times them, and measures the machine's read bandwidth and f32
-multiply-add peak between the timings, with as many threads. Percentages are of those limits. The table goes to stdout,
+Each run checks its results against float64 before it times them, and measures
+the machine's read bandwidth and f32 multiply-add peak between the timings, with
+as many threads: percentages are of those limits. The table goes to stdout,
 progress to stderr.
 
 Examples:
-  gqa bench                                              the default sweep over attention, a minute or two
-  gqa bench --heads 32/8/128 --context 4096 --dtype f32  one shape, 1 thread and all
+  gqa bench                            attention, a minute or two
+  gqa bench --heads 32/8/128 --context 4096 --dtype f32
   gqa bench --op decode --threads 2 --format csv > decode.csv
   gqa bench linear --tokens 1,512
   gqa bench model --model ./SmolLM2-135M --context 32,1024

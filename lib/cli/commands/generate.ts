@@ -11,14 +11,16 @@ import { readPrompt } from '../prompt';
 import { print, Status } from '../terminal';
 
 const HELP = `
-Without --model the model that comes with the package writes: a very small one, made for children's stories. Without
-PROMPT it begins a story of its own, the same each time unless --seed changes it.
+Without --model the model that comes with the package writes: a very small one,
+made for children's stories, with sampling settings that suit it where none are
+given (those in brackets are of other models). Without PROMPT it begins a story
+of its own, the same each time unless --seed changes it.
 
 Examples:
   gqa generate "One day, Tom found a map" --seed 3
   gqa generate --model ./SmolLM2-135M-Instruct --chat "Name three rivers."
   gqa generate --model ./model.gguf - --max-tokens 100 < prompt.txt
-  gqa generate --model ./model.gguf "Once" --kv-dtype bf16 --window 1024 --sink-tokens 4
+  gqa generate --model ./model.gguf "Once" --window 1024 --sink-tokens 4
   gqa generate --json | jq -r .text`;
 
 type Sampling = Pick<

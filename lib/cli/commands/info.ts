@@ -9,7 +9,9 @@ const HELP = `
 Examples:
   gqa info
   gqa info --json | jq .backend
-  GQA_ISA=avx2 gqa info        can this machine be forced to AVX2?`;
+  GQA_ISA=avx2 gqa info    can AVX2 be forced here?`;
+
+const NAME_WIDTH = 10;
 
 interface MemoryInfo {
   totalBytes: number;
@@ -65,7 +67,7 @@ function infoText({ version, backend: chosen, cpu, memory, node, platform }: Inf
     ['gqa', version],
     ['backend', `${chosen.kind} ${chosen.isa}`],
     ['threads', String(chosen.threads)],
-    ['why', chosen.reason],
+    ['why', chosen.reason.replaceAll('; ', `\n${' '.repeat(NAME_WIDTH)}`)],
     ['cpu', `${cpu.model}, ${cpu.logicalCpus} logical, ${cpu.usableCpus} usable`],
     [
       'memory',
@@ -73,7 +75,7 @@ function infoText({ version, backend: chosen, cpu, memory, node, platform }: Inf
     ],
     ['node', `${node} on ${platform} ${cpu.architecture}`],
   ];
-  return lines.map(([name, value]) => `${`${name}:`.padEnd(10)}${value}\n`).join('');
+  return lines.map(([name, value]) => `${`${name}:`.padEnd(NAME_WIDTH)}${value}\n`).join('');
 }
 
 export function addInfo(program: Command): void {
