@@ -5,6 +5,10 @@
  */
 import type { Numbers } from './support/numbers';
 
+// Globals are slow to reach from within jest: taken once.
+const { abs, exp, floor, log, max, sqrt, tanh } = Math;
+const { isFinite } = Number;
+
 export interface OracleAttention {
   q: Numbers;
   k: Numbers;
@@ -58,7 +62,7 @@ export function attentionOracle(a: OracleAttention): OracleResult {
           if (!visible(a, b, h, i, j)) continue;
           const product = scaledProduct(a, b, h, i, j);
           const score = finalScore(a, b, h, i, j, product);
-          largestScore = Math.max(largestScore, finiteSize(product), finiteSize(score));
+          largestScore = max(largestScore, finiteSize(product), finiteSize(score));
           keys.push({ j, score });
         }
         lse[row] = softmaxRow(a, b, i, h, keys, out, row * a.valueDim);
@@ -74,7 +78,7 @@ interface Key {
 }
 
 function finiteSize(x: number): number {
-  return Number.isFinite(x) ? Math.abs(x) : 0;
+  return isFinite(x) ? abs(x) : 0;
 }
 
 /** Fills out[at .. at + valueDim) and returns the LSE. */
@@ -89,17 +93,17 @@ function softmaxRow(
 ): number {
   if (keys.every(({ score }) => score === -Infinity)) return -Infinity;
   const sink = a.sinkLogits === undefined ? -Infinity : a.sinkLogits[h];
-  // Math.max of a NaN is NaN, as it should be.
-  const max = keys.reduce((m, { score }) => Math.max(m, score), sink);
-  let sum = sink === -Infinity ? 0 : Math.exp(sink - max);
-  for (const { score } of keys) sum += Math.exp(score - max);
-  const kvHead = Math.floor(h / (a.heads / a.kvHeads));
+  // The maximum of a NaN is NaN, as it should be.
+  const top = keys.reduce((m, { score }) => max(m, score), sink);
+  let sum = sink === -Infinity ? 0 : exp(sink - top);
+  for (const { score } of keys) sum += exp(score - top);
+  const kvHead = floor(h / (a.heads / a.kvHeads));
   for (const { j, score } of keys) {
-    const weight = (Math.exp(score - max) / sum) * keepFactor(a, b, h, i, j);
+    const weight = (exp(score - top) / sum) * keepFactor(a, b, h, i, j);
     const from = ((b * a.keyTokens + j) * a.kvHeads + kvHead) * a.valueDim;
     for (let d = 0; d < a.valueDim; d++) out[at + d] += weight * a.v[from + d];
   }
-  return max + Math.log(sum);
+  return top + log(sum);
 }
 
 function position(a: OracleAttention, i: number): number {
@@ -119,12 +123,12 @@ function visible(a: OracleAttention, b: number, h: number, i: number, j: number)
 
 /** scale * q.k */
 function scaledProduct(a: OracleAttention, b: number, h: number, i: number, j: number): number {
-  const kvHead = Math.floor(h / (a.heads / a.kvHeads));
+  const kvHead = floor(h / (a.heads / a.kvHeads));
   const q = ((b * a.queryTokens + i) * a.heads + h) * a.headDim;
   const k = ((b * a.keyTokens + j) * a.kvHeads + kvHead) * a.headDim;
   let dot = 0;
   for (let d = 0; d < a.headDim; d++) dot += a.q[q + d] * a.k[k + d];
-  return dot * (a.scale ?? 1 / Math.sqrt(a.headDim));
+  return dot * (a.scale ?? 1 / sqrt(a.headDim));
 }
 
 /** After softcap, bias and ALiBi. */
@@ -137,7 +141,7 @@ function finalScore(
   product: number,
 ): number {
   const softcap = a.softcap ?? 0;
-  let score = softcap > 0 ? softcap * Math.tanh(product / softcap) : product;
+  let score = softcap > 0 ? softcap * tanh(product / softcap) : product;
   if (a.bias !== undefined) score += at(a, a.bias, b, h, i, j);
   if (a.alibiSlopes !== undefined) score += a.alibiSlopes[h] * (j - position(a, i));
   return score;
@@ -154,7 +158,7 @@ function keepFactor(a: OracleAttention, b: number, h: number, i: number, j: numb
   if (a.dropout === undefined) return 1;
   let x = BigInt(a.dropout.seed);
   for (const n of [b, h, i, j]) x = murmurFinaliser(x ^ BigInt(n));
-  const keep = Number(x) >= Math.floor(a.dropout.probability * 2 ** 32);
+  const keep = Number(x) >= floor(a.dropout.probability * 2 ** 32);
   return keep ? 1 / (1 - a.dropout.probability) : 0;
 }
 
@@ -174,13 +178,13 @@ export function mergeOracle(
   const out = new Array<number>(rows * dim).fill(0);
   const lse = new Array<number>(rows).fill(-Infinity);
   for (let r = 0; r < rows; r++) {
-    const max = parts.reduce((m, part) => Math.max(m, part.lse[r]), -Infinity);
-    if (max === -Infinity) continue;
-    const sum = parts.reduce((s, part) => s + Math.exp(part.lse[r] - max), 0);
-    lse[r] = max + Math.log(sum);
+    const top = parts.reduce((m, part) => max(m, part.lse[r]), -Infinity);
+    if (top === -Infinity) continue;
+    const sum = parts.reduce((s, part) => s + exp(part.lse[r] - top), 0);
+    lse[r] = top + log(sum);
     for (const part of parts) {
       if (part.lse[r] === -Infinity) continue;
-      const weight = Math.exp(part.lse[r] - lse[r]);
+      const weight = exp(part.lse[r] - lse[r]);
       for (let d = 0; d < dim; d++) out[r * dim + d] += weight * part.out[r * dim + d];
     }
   }
@@ -214,7 +218,7 @@ export function rmsNormOracle(x: Numbers, weight: Numbers, eps: number): number[
   for (let t = 0; t < x.length / dim; t++) {
     let squares = 0;
     for (let d = 0; d < dim; d++) squares += x[t * dim + d] ** 2;
-    const root = Math.sqrt(squares / dim + eps);
+    const root = sqrt(squares / dim + eps);
     for (let d = 0; d < dim; d++) y.push((x[t * dim + d] / root) * weight[d]);
   }
   return y;
@@ -247,5 +251,5 @@ export function ropeOracle(
 
 /** silu(gate) * up */
 export function swigluOracle(gate: Numbers, up: Numbers): number[] {
-  return Array.from(gate, (g, i) => (g / (1 + Math.exp(-g))) * up[i]);
+  return Array.from(gate, (g, i) => (g / (1 + exp(-g))) * up[i]);
 }

@@ -7,8 +7,9 @@ const DTYPES = ['f32', 'f16', 'bf16'] as const;
 const GROUPS = [1, 2, 3, 4, 5, 6, 7, 8, 16, 48, 71];
 const DIMS = [1, 2, 3, 5, 8, 16, 17, 31, 32, 33, 40, 64, 80, 96, 127, 128, 129, 192, 256, 320, 576];
 const TOKENS = [0, 1, 2, 15, 16, 17, 63, 64, 65, 100, 129, 300];
-/** Multiply-adds of one case at most: the naive oracle computes each. */
+/** Multiply-adds of one case at most: the naive oracle does each. Making and comparing an element takes as long as 20. */
 const BUDGET = 800_000;
+const ELEMENT_COST = 20;
 
 function randomCase(seed: number): AttentionCase {
   const random = new Random(seed);
@@ -27,7 +28,10 @@ function randomCase(seed: number): AttentionCase {
       causal: random.chance(0.7),
       plane: { batch: random.chance(0.5), heads: random.chance(0.5) },
     };
-    const work = c.batch * c.queryTokens * c.keyTokens * c.kvHeads * c.group * (c.headDim + c.valueDim);
+    const rows = c.queryTokens * c.kvHeads * c.group;
+    const width = c.headDim + c.valueDim;
+    const elements = (rows + c.keyTokens * c.kvHeads) * width;
+    const work = c.batch * (rows * c.keyTokens * width + ELEMENT_COST * elements);
     if (work <= BUDGET) return { ...c, ...randomOptions(random) };
   }
 }

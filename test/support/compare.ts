@@ -1,6 +1,10 @@
 /** Numbers of a tensor as the oracle sees them, and the one way tests compare them. */
 import { decodeSmall, type FloatName, type Numbers } from './numbers';
 
+// Globals are slow to reach from within jest: taken once.
+const { abs, max } = Math;
+const { isFinite, isNaN } = Number;
+
 /** Values of f32 data or of f16 / bf16 bits. */
 export function toNumbers(data: ArrayLike<number>, dtype: FloatName): number[] {
   return Array.from(data, (x) => (dtype === 'f32' ? x : decodeSmall(x, dtype)));
@@ -21,7 +25,7 @@ export function expectClose(
   }
   let largest = 1;
   for (let i = 0; i < expected.length; i++) {
-    if (Number.isFinite(expected[i])) largest = Math.max(largest, Math.abs(expected[i]));
+    if (isFinite(expected[i])) largest = max(largest, abs(expected[i]));
   }
   let worst = 0;
   let where = -1;
@@ -38,10 +42,10 @@ export function expectClose(
 }
 
 function difference(a: number, b: number): number {
-  if (Number.isNaN(a) && Number.isNaN(b)) return 0;
+  if (isNaN(a) && isNaN(b)) return 0;
   if (a === b) return 0;
-  const d = Math.abs(a - b);
-  return Number.isFinite(d) ? d : Infinity;
+  const d = abs(a - b);
+  return isFinite(d) ? d : Infinity;
 }
 
 /** Fails at the first element whose bits differ. */

@@ -2,6 +2,10 @@
  * f16 and bf16 from their definitions, for the oracle's side of a comparison: value = sign * significand * 2^exponent.
  * Shares no code with the package.
  */
+// Globals are slow to reach from within jest: taken once.
+const { abs, floor, max, min } = Math;
+const { isNaN } = Number;
+
 export type SmallFloat = 'f16' | 'bf16';
 export type FloatName = 'f32' | SmallFloat;
 export type Numbers = ArrayLike<number>;
@@ -10,20 +14,23 @@ interface Format {
   /** Bits of the significand after the point, and of the exponent. */
   fraction: number;
   exponent: number;
+  /** Exponent of the smallest normal value. */
+  smallest: number;
+  /** Bit pattern of Infinity. */
+  infinity: number;
 }
 
 const FORMATS: Record<SmallFloat, Format> = {
-  f16: { fraction: 10, exponent: 5 },
-  bf16: { fraction: 7, exponent: 8 },
+  f16: { fraction: 10, exponent: 5, smallest: -14, infinity: 0x7c00 },
+  bf16: { fraction: 7, exponent: 8, smallest: -126, infinity: 0x7f80 },
 };
 
 /** The value of a bit pattern, by the format's definition. */
-function decode(bits: number, { fraction, exponent }: Format): number {
+function decode(bits: number, { fraction, exponent, smallest }: Format): number {
   const sign = bits >= 2 ** (fraction + exponent) ? -1 : 1;
   const significand = bits % 2 ** fraction;
-  const power = Math.floor(bits / 2 ** fraction) % 2 ** exponent;
+  const power = floor(bits / 2 ** fraction) % 2 ** exponent;
   if (power === 2 ** exponent - 1) return significand === 0 ? sign * Infinity : NaN;
-  const smallest = 2 - 2 ** (exponent - 1);
   if (power === 0) return sign * significand * 2 ** (smallest - fraction);
   return sign * (2 ** fraction + significand) * 2 ** (smallest + power - 1 - fraction);
 }
@@ -49,24 +56,29 @@ function exponentOf(x: number): number {
 
 /** Bits of the nearest value, ties to even; beyond the largest value Infinity; NaN as the quiet NaN of positive sign. */
 export function encodeSmall(value: number, name: SmallFloat): number {
-  const { fraction, exponent } = FORMATS[name];
-  const infinity = (2 ** exponent - 1) * 2 ** fraction;
-  if (Number.isNaN(value)) return infinity + 2 ** (fraction - 1);
-  const sign = value < 0 || Object.is(value, -0) ? 32768 : 0;
-  const magnitude = Math.abs(value);
+  const { fraction, smallest, infinity } = FORMATS[name];
+  if (isNaN(value)) return infinity + (1 << (fraction - 1));
+  const sign = value < 0 || 1 / value < 0 ? 32768 : 0;
+  const magnitude = abs(value);
   if (magnitude === Infinity) return sign + infinity;
-  const smallest = 2 - 2 ** (exponent - 1);
-  const power = Math.max(exponentOf(magnitude), smallest);
+  const power = max(exponentOf(magnitude), smallest);
   // In units of the last place. A carry out of the fraction runs into the exponent field, as it should.
-  const units = roundHalfEven(magnitude * 2 ** (fraction - power));
-  return sign + Math.min((power - smallest) * 2 ** fraction + units, infinity);
+  const units = roundHalfEven(magnitude * powerOfTwo(fraction - power));
+  return sign + min((power - smallest) * (1 << fraction) + units, infinity);
+}
+
+const POWERS = Float64Array.from({ length: 512 }, (_, i) => 2 ** (i - 256));
+
+/** 2^n for -256 <= n < 256. */
+function powerOfTwo(n: number): number {
+  return POWERS[n + 256];
 }
 
 function roundHalfEven(x: number): number {
-  const floor = Math.floor(x);
-  const rest = x - floor;
-  if (rest !== 0.5) return rest < 0.5 ? floor : floor + 1;
-  return floor % 2 === 0 ? floor : floor + 1;
+  const below = floor(x);
+  const rest = x - below;
+  if (rest !== 0.5) return rest < 0.5 ? below : below + 1;
+  return below % 2 === 0 ? below : below + 1;
 }
 
 /** The value as the dtype holds it. */

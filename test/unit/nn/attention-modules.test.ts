@@ -326,6 +326,7 @@ describe('misuse', () => {
     ['INVALID_SHAPE', 'options.dModel', { dModel: 18 }],
     ['INVALID_ARGUMENT', 'options.heads', { heads: '4' }],
     ['OUT_OF_RANGE', 'options.headDim', { headDim: 0 }],
+    ['OUT_OF_RANGE', 'options.headDim', { headDim: 2 ** 21 }],
     ['INVALID_ARGUMENT', 'options.bias', { bias: 'yes' }],
     ['OUT_OF_RANGE', 'options.dropout', { dropout: 1 }],
     ['OUT_OF_RANGE', 'options.dropout', { dropout: -0.1 }],
