@@ -39,11 +39,12 @@ void probeRead(const void* data, int64_t bytes) {
 }
 
 double probeFma(int64_t iterations) {
-  constexpr int64_t kSlices = 16;
-  FmaJob job = {opTable(), (iterations + kSlices - 1) / kSlices};
+  // A few slices a thread: even, yet none waits long for one that starts late.
+  const int64_t slices = 4 * threadCount();
+  FmaJob job = {opTable(), (iterations + slices - 1) / slices};
   const double flop = job.ops->probeFma(1);
-  parallelFor(kSlices, fmaSlice, &job, nullptr);
-  return flop * double(job.iterations) * kSlices;
+  parallelFor(slices, fmaSlice, &job, nullptr);
+  return flop * double(job.iterations) * double(slices);
 }
 
 }  // namespace gqa
