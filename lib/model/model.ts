@@ -78,7 +78,9 @@ export class Model {
     const signal = requireSignal(options.signal);
     const ids = this.promptIds(prompt);
     signal?.throwIfAborted();
-    return whole(this.client.submit<'logits'>({ kind: 'logits', ids }), signal);
+    const received = await whole(this.client.submit<'logits'>({ kind: 'logits', ids }), signal);
+    // A typed array of this realm: what a message brings may be of another (jest has several).
+    return new Float32Array(received.buffer);
   }
 
   /**
