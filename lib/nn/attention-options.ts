@@ -1,6 +1,6 @@
 /** What an attention module is made from. */
 import { expectedError } from '../core/errors';
-import { requireFinite, requireInteger, requireOptions } from '../core/validate';
+import { MAX_HEAD_DIM, requireFinite, requireInteger, requireOptions } from '../core/validate';
 import { Rope } from './rope';
 import type { RopeOptions } from './rope';
 
@@ -42,7 +42,8 @@ export function requireSizes(options: GroupedQueryAttentionOptions): AttentionSi
     const expected = `a multiple of heads (${heads}), or headDim given,`;
     throw expectedError('INVALID_SHAPE', 'options.dModel', expected, String(dModel));
   }
-  const headDim = requireInteger(options.headDim ?? dModel / heads, 'options.headDim', 1);
+  const given = options.headDim ?? dModel / heads;
+  const headDim = requireInteger(given, 'options.headDim', 1, MAX_HEAD_DIM);
   return { dModel, heads, kvHeads, headDim };
 }
 
