@@ -1,13 +1,32 @@
 'use strict';
 // Compiles TypeScript into dist/ (CommonJS) and writes the thin ES module beside it. Both give the same classes: the
-// module only re-exports what the CommonJS file holds.
+// module only re-exports what the CommonJS file holds. Does nothing where dist/ is newer than every source.
 const { spawnSync } = require('node:child_process');
-const { chmodSync, rmSync, writeFileSync } = require('node:fs');
+const { chmodSync, existsSync, readdirSync, rmSync, statSync, writeFileSync } = require('node:fs');
 const { join } = require('node:path');
 
 const root = join(__dirname, '..');
 const compiledLibrary = join(root, 'dist', 'lib');
+const SOURCES = ['lib', 'test', 'bench', 'tsconfig.json', 'scripts/build.js'];
+/** Written last. */
+const MODULE_TYPES = join(compiledLibrary, 'index.d.mts');
 const HEADER = '// Written by scripts/build.js.\n';
+
+/** The last change at or below a path. A folder changes when a file in it goes. */
+function lastChange(path) {
+  const stat = statSync(path);
+  if (!stat.isDirectory()) return stat.mtimeMs;
+  return readdirSync(path).reduce(
+    (latest, name) => Math.max(latest, lastChange(join(path, name))),
+    stat.mtimeMs,
+  );
+}
+
+function isFresh() {
+  if (!existsSync(MODULE_TYPES)) return false;
+  const built = statSync(MODULE_TYPES).mtimeMs;
+  return SOURCES.every((source) => lastChange(join(root, source)) < built);
+}
 
 function compile() {
   // A test whose source is gone must not go on running.
@@ -24,9 +43,11 @@ function writeModule() {
     join(compiledLibrary, 'index.mjs'),
     `${HEADER}import gqa from './index.js';\n\n${exports}`,
   );
-  writeFileSync(join(compiledLibrary, 'index.d.mts'), `${HEADER}export * from './index.js';\n`);
+  writeFileSync(MODULE_TYPES, `${HEADER}export * from './index.js';\n`);
 }
 
-compile();
-writeModule();
-chmodSync(join(compiledLibrary, 'cli', 'main.js'), 0o755);
+if (!isFresh()) {
+  compile();
+  chmodSync(join(compiledLibrary, 'cli', 'main.js'), 0o755);
+  writeModule();
+}
