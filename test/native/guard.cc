@@ -80,7 +80,7 @@ AttendProblem problemOf(const Shape& s, DType type) {
 void attendTensors(const Shape& s, DType type, int features, Edge edge) {
   begin("attend %s B%d Tq%d Tk%d kv%d G%d D%d Dv%d features %d at the %s", nameOf(type), int(s.batch), int(s.queries),
         int(s.keys), int(s.kvHeads), int(s.group), int(s.headDim), int(s.valueDim), features, nameOf(edge));
-  Random random(uint32_t(cases));
+  Random random{uint32_t(cases)};
   const int64_t heads = s.kvHeads * s.group, plane = s.batch * heads * s.queries * s.keys;
   const Twin q(randomArray(random, type, s.batch * s.queries * heads * s.headDim), edge);
   const Twin k(randomArray(random, type, s.batch * s.keys * s.kvHeads * s.headDim), edge);
@@ -117,7 +117,7 @@ void attendTensors(const Shape& s, DType type, int features, Edge edge) {
 void attendCache(const Shape& s, DType type, DType inputType, Edge edge) {
   begin("cache %s from %s T%d kv%d G%d D%d Dv%d at the %s", nameOf(type), nameOf(inputType), int(s.keys),
         int(s.kvHeads), int(s.group), int(s.headDim), int(s.valueDim), nameOf(edge));
-  Random random(uint32_t(cases));
+  Random random{uint32_t(cases)};
   const int64_t heads = s.kvHeads * s.group, blockTokens = 32, blocks = roundUp(s.keys, blockTokens) / blockTokens;
   const BlockLayout layout = {type, s.headDim, s.valueDim, blockTokens};
   Twin arena(std::vector<char>(size_t(s.kvHeads * blocks * layout.bytes()) + 64, 0), edge);
@@ -161,7 +161,7 @@ void attendCache(const Shape& s, DType type, DType inputType, Edge edge) {
 
 void linearLayer(int64_t rows, int64_t columns, int64_t tokens, DType type, Edge edge) {
   begin("linear %s %dx%d %d tokens at the %s", nameOf(type), int(rows), int(columns), int(tokens), nameOf(edge));
-  Random random(uint32_t(cases));
+  Random random{uint32_t(cases)};
   WeightsView view = {nullptr, type, rows, columns};
   Twin packed(std::vector<char>(size_t(view.bytes()) + 64, 0), edge);
   const Twin weight(randomArray(random, type, rows * columns), edge);
@@ -187,7 +187,7 @@ void linearLayer(int64_t rows, int64_t columns, int64_t tokens, DType type, Edge
 
 void elementwise(int64_t count, Edge edge) {
   begin("elementwise of %d at the %s", int(count), nameOf(edge));
-  Random random(uint32_t(cases));
+  Random random{uint32_t(cases)};
   const Twin x(randomArray(random, DType::f32, count), edge), y(randomArray(random, DType::f32, count), edge);
   Twin swigluOut(x.plain, edge), sum(x.plain, edge), normed(x.plain, edge), turned(x.plain, edge);
   const auto f = [](const Twin& t, bool guard) { return reinterpret_cast<const float*>(t.at(guard)); };
@@ -223,7 +223,7 @@ void elementwise(int64_t count, Edge edge) {
 
 void mergeParts(int64_t rows, int64_t valueDim, DType type, Edge edge) {
   begin("merge %s %dx%d at the %s", nameOf(type), int(rows), int(valueDim), nameOf(edge));
-  Random random(uint32_t(cases));
+  Random random{uint32_t(cases)};
   const Twin a(randomArray(random, type, rows * valueDim), edge), b(randomArray(random, type, rows * valueDim), edge);
   const Twin la(randomArray(random, DType::f32, rows), edge), lb(randomArray(random, DType::f32, rows), edge);
   Twin out(a.plain, edge), lse(la.plain, edge);
