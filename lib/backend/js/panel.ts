@@ -4,7 +4,8 @@
  * B is a panel: element (l, n) at offset + l * stride + n, f32. Weights and keys are stored as panels (8 output features
  * or 8 tokens, stride 8); a row-major V is one panel per 8 dims (stride = its row length). So linear layers, scores
  * and weighted sums of values are all this product. A and C are f64: in JS arithmetic is double anyway, and an array of
- * doubles spares the conversion at each load. Four rows by four columns keep 16 sums in registers.
+ * doubles spares the conversion at each load. Three rows by four columns are what 16 registers hold: 12 sums, 3 of A, 1
+ * of B; a fourth row spills.
  */
 
 /** Columns of a panel: tokens of K, dims of V, output features of a weight. */
@@ -30,65 +31,16 @@ export interface Panel {
 /** c[r, n] += sum over l < length of a[r, l] * b[l, n], for r < rows and n < LANES. */
 export function multiplyPanel(a: Rows, b: Panel, c: Rows, rows: number, length: number): void {
   let r = 0;
-  for (; r + 4 <= rows; r += 4) {
-    fourRows(a, b, c, r, 0, length);
-    fourRows(a, b, c, r, 4, length);
-  }
-  if (rows - r === 3) {
+  for (; r + 3 <= rows; r += 3) {
     threeRows(a, b, c, r, 0, length);
     threeRows(a, b, c, r, 4, length);
-  } else if (rows - r === 2) {
+  }
+  if (rows - r === 2) {
     twoRows(a, b, c, r, 0, length);
     twoRows(a, b, c, r, 4, length);
   } else if (rows - r === 1) {
     oneRow(a, b, c, r, length);
   }
-}
-
-function fourRows(a: Rows, b: Panel, c: Rows, r: number, n: number, length: number): void {
-  const x = a.data;
-  const y = b.data;
-  const step = b.stride;
-  const x0 = a.offset + r * a.stride;
-  const x1 = x0 + a.stride;
-  const x2 = x1 + a.stride;
-  const x3 = x2 + a.stride;
-  let p = b.offset + n;
-  let s00 = 0, s01 = 0, s02 = 0, s03 = 0; // prettier-ignore
-  let s10 = 0, s11 = 0, s12 = 0, s13 = 0; // prettier-ignore
-  let s20 = 0, s21 = 0, s22 = 0, s23 = 0; // prettier-ignore
-  let s30 = 0, s31 = 0, s32 = 0, s33 = 0; // prettier-ignore
-  for (let l = 0; l < length; l++) {
-    const a0 = x[x0 + l];
-    const a1 = x[x1 + l];
-    const a2 = x[x2 + l];
-    const a3 = x[x3 + l];
-    const b0 = y[p];
-    s00 += a0 * b0;
-    s10 += a1 * b0;
-    s20 += a2 * b0;
-    s30 += a3 * b0;
-    const b1 = y[p + 1];
-    s01 += a0 * b1;
-    s11 += a1 * b1;
-    s21 += a2 * b1;
-    s31 += a3 * b1;
-    const b2 = y[p + 2];
-    s02 += a0 * b2;
-    s12 += a1 * b2;
-    s22 += a2 * b2;
-    s32 += a3 * b2;
-    const b3 = y[p + 3];
-    s03 += a0 * b3;
-    s13 += a1 * b3;
-    s23 += a2 * b3;
-    s33 += a3 * b3;
-    p += step;
-  }
-  addFour(c, r, n, s00, s01, s02, s03);
-  addFour(c, r + 1, n, s10, s11, s12, s13);
-  addFour(c, r + 2, n, s20, s21, s22, s23);
-  addFour(c, r + 3, n, s30, s31, s32, s33);
 }
 
 function threeRows(a: Rows, b: Panel, c: Rows, r: number, n: number, length: number): void {
