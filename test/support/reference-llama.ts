@@ -1,4 +1,7 @@
 /** A Llama forward pass in float64 loops, straight from the architecture's definition: what the runner is held against. */
+// Globals are slow to reach from within jest: taken once.
+const { cos, exp, floor, max, sin, sqrt } = Math;
+
 export interface ReferenceConfig {
   vocab: number;
   hidden: number;
@@ -33,7 +36,7 @@ export function referenceLogits(c: ReferenceConfig, weights: ReferenceWeights, i
     const inner = x.map((row) => norm(row, w('ffn_norm'), c.eps));
     const gate = matmul(inner, w('ffn_gate'), c.intermediate);
     const up = matmul(inner, w('ffn_up'), c.intermediate);
-    gate.forEach((row, t) => row.forEach((g, n) => (row[n] = (g / (1 + Math.exp(-g))) * up[t][n])));
+    gate.forEach((row, t) => row.forEach((g, n) => (row[n] = (g / (1 + exp(-g))) * up[t][n])));
     add(x, matmul(gate, w('ffn_down'), c.hidden));
   }
   const last = norm(x[x.length - 1], weights('output_norm.weight'), c.eps);
@@ -41,7 +44,7 @@ export function referenceLogits(c: ReferenceConfig, weights: ReferenceWeights, i
 }
 
 function norm(x: Float64Array, weight: ArrayLike<number>, eps: number): Float64Array {
-  const root = Math.sqrt(x.reduce((sum, y) => sum + y * y, 0) / x.length + eps);
+  const root = sqrt(x.reduce((sum, y) => sum + y * y, 0) / x.length + eps);
   return x.map((y, d) => (y / root) * weight[d]);
 }
 
@@ -66,8 +69,8 @@ function rotate(c: ReferenceConfig, row: Float64Array, position: number): void {
       const second = first + (c.ropePairs === 'halves' ? pairs : 1);
       const angle = position * c.theta ** (-r / pairs);
       const [a, b] = [row[first], row[second]];
-      row[first] = a * Math.cos(angle) - b * Math.sin(angle);
-      row[second] = a * Math.sin(angle) + b * Math.cos(angle);
+      row[first] = a * cos(angle) - b * sin(angle);
+      row[second] = a * sin(angle) + b * cos(angle);
     }
   }
 }
@@ -75,17 +78,17 @@ function rotate(c: ReferenceConfig, row: Float64Array, position: number): void {
 function attend(c: ReferenceConfig, q: Float64Array, k: Float64Array[], v: Float64Array[]): Float64Array {
   const out = new Float64Array(q.length);
   for (let h = 0; h < c.heads; h++) {
-    const kv = Math.floor(h / (c.heads / c.kvHeads)) * c.headDim;
+    const kv = floor(h / (c.heads / c.kvHeads)) * c.headDim;
     const scores = k.map((row) => {
       let dot = 0;
       for (let d = 0; d < c.headDim; d++) dot += q[h * c.headDim + d] * row[kv + d];
-      return dot / Math.sqrt(c.headDim);
+      return dot / sqrt(c.headDim);
     });
-    const max = Math.max(...scores);
-    const sum = scores.reduce((s, score) => s + Math.exp(score - max), 0);
+    const top = max(...scores);
+    const sum = scores.reduce((s, score) => s + exp(score - top), 0);
     scores.forEach((score, j) => {
       for (let d = 0; d < c.headDim; d++) {
-        out[h * c.headDim + d] += (Math.exp(score - max) / sum) * v[j][kv + d];
+        out[h * c.headDim + d] += (exp(score - top) / sum) * v[j][kv + d];
       }
     });
   }

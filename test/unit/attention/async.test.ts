@@ -1,6 +1,7 @@
 /** attentionAsync: the same result, busy handles, cancellation; and the refusals of mergeAttention. */
 import { attention, attentionAsync, backend, GqaError, mergeAttention, Tensor } from '../../../lib';
 import type { AttentionWithLse } from '../../../lib';
+import { getBackend } from '../../../lib/backend';
 import { errorOf, rejectionOf } from '../../support/errors';
 
 const ramp = (shape: number[]) => {

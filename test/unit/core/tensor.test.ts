@@ -45,7 +45,7 @@ describe('from', () => {
     expect(Tensor.zeros([2 ** 40, 0, 2 ** 40]).size).toBe(0);
   });
 
-  const from = Tensor.from as (...args: unknown[]) => Tensor;
+  const from = Tensor.from.bind(Tensor) as (...args: unknown[]) => Tensor;
   test.each([
     ['INVALID_ARGUMENT values', () => from('12', [2])],
     ['INVALID_ARGUMENT values', () => from(null, [2])],
@@ -94,7 +94,7 @@ describe('view', () => {
     expect(Tensor.view(data as Float32Array, [2]).dtype).toBe(dtype);
   });
 
-  const view = Tensor.view as (...args: unknown[]) => Tensor;
+  const view = Tensor.view.bind(Tensor) as (...args: unknown[]) => Tensor;
   test.each([
     ['INVALID_DTYPE dtype', () => view(new Uint16Array(1), [1])],
     ['INVALID_DTYPE data', () => view(new Uint16Array(1), [1], 'f32')],
