@@ -4,6 +4,10 @@ import layers from './scripts/lint/layers.js';
 
 const NODE_GLOBALS = ['require', 'module', '__dirname', 'process', 'console'];
 
+function off(...names) {
+  return Object.fromEntries(names.map((name) => [`@typescript-eslint/${name}`, 'off']));
+}
+
 export default tseslint.config(
   { ignores: ['build*/', 'dist*/', 'prebuilds/', 'coverage/', '.cache/'] },
   js.configs.recommended,
@@ -30,14 +34,23 @@ export default tseslint.config(
     },
   },
   {
-    // Goldens and reports are JSON: their shape is what the tests check.
+    // Goldens and reports are JSON: their shape is what the tests check. A getter that must throw is an expression alone.
     files: ['test/**/*.ts'],
-    rules: Object.fromEntries(
-      ['argument', 'assignment', 'call', 'member-access', 'return'].map((kind) => [
-        `@typescript-eslint/no-unsafe-${kind}`,
-        'off',
-      ]),
+    rules: off(
+      'no-unsafe-argument',
+      'no-unsafe-assignment',
+      'no-unsafe-call',
+      'no-unsafe-member-access',
+      'no-unsafe-return',
+      'no-require-imports',
+      'no-unused-expressions',
+      'unbound-method',
     ),
+  },
+  {
+    // What counts there is that it compiles, or does not.
+    files: ['test/types/**/*.ts'],
+    rules: off('no-unused-vars'),
   },
   {
     files: ['lib/**/*.ts'],
