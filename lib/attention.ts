@@ -5,8 +5,7 @@
  * Over a cache, k and v are what a sequence's layer holds, B = 1, and q's last row is the newest position.
  */
 import { AttentionCall, holdablesOf } from './attention/call';
-import type { AttentionLseOptions, AttentionOptions } from './attention/options';
-import type { AttentionWithLse } from './attention/options';
+import type { AttentionLseOptions, AttentionOptions, AttentionWithLse } from './attention/options';
 import { getBackend } from './backend';
 import type { FloatDType } from './core/dtype';
 import { GqaError, expectedError } from './core/errors';
@@ -23,9 +22,10 @@ export type {
 } from './attention/options';
 
 type Result = Tensor<FloatDType> | AttentionWithLse;
-type Signal = {
-  /** Stops the call, which then rejects with the signal's reason. */ signal?: AbortSignal;
-};
+interface Signal {
+  /** Stops the call, which then rejects with the signal's reason. */
+  signal?: AbortSignal;
+}
 
 /** Reused by every synchronous call. No code of the caller runs between filling and clearing it. */
 const shared = new AttentionCall();

@@ -6,7 +6,6 @@ import type { AttendArgs, Broadcast, TensorSource } from '../backend/contract';
 import type { FloatDType } from '../core/dtype';
 import { Tensor } from '../core/tensor';
 import { checkRank, requireFloatTensor } from '../core/validate';
-import type { KvCache } from '../kv-cache/kv-cache';
 import { KvLayer } from '../kv-cache/layer';
 import { fillFeatures, fillOut, fillPlanes } from './features';
 import { OptionValues } from './options';
@@ -143,7 +142,7 @@ export function holdablesOf(call: AttentionCall, handles: readonly unknown[]): H
   const { mask, bias, alibiSlopes, sinkLogits, out } = call.options;
   const held: Holdable[] = [];
   for (const handle of [...handles, mask, bias, alibiSlopes, sinkLogits, out]) {
-    if (handle instanceof KvLayer) held.push(handle.sequence.cache satisfies KvCache);
+    if (handle instanceof KvLayer) held.push(handle.sequence.cache);
     else if (handle instanceof Tensor) held.push(handle.storage);
   }
   return held;

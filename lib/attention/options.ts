@@ -76,7 +76,7 @@ export class OptionValues {
     if (dropout !== undefined) {
       requireOptions(dropout, 'options.dropout');
       // null rather than undefined: what is missing here is an error, not an absent option.
-      ({ probability = null, seed = null } = dropout as { probability?: unknown; seed?: unknown });
+      ({ probability = null, seed = null } = dropout);
     }
     this.returnLse = requireBoolean(returnLse, 'options.returnLse');
     this.causal = causal;

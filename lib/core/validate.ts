@@ -20,8 +20,10 @@ export function describe(value: unknown): string {
   }
   if (typeof value === 'object') return `instance of ${value.constructor?.name ?? 'Object'}`;
   if (typeof value === 'string') return `'${value.slice(0, 40)}' of type string`;
-  if (typeof value === 'function') return 'function';
-  return `${String(value)} of type ${typeof value}`;
+  if (typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint') {
+    return `${value} of type ${typeof value}`;
+  }
+  return `a ${typeof value}`;
 }
 
 export function shapeText(shape: readonly number[]): string {
@@ -274,7 +276,8 @@ export function allocate<T>(make: () => T, bytes: number, argument: string): T {
     return make();
   } catch (cause) {
     // What engines throw for an allocation that fails, or for a length beyond their limit.
-    const short = cause instanceof GqaError ? cause.code === 'OUT_OF_MEMORY' : cause instanceof RangeError;
+    const short =
+      cause instanceof GqaError ? cause.code === 'OUT_OF_MEMORY' : cause instanceof RangeError;
     if (!short) throw cause;
     const received = `${bytes} bytes`;
     const message = `Expected a size that memory holds for ${argument} but received ${received}`;

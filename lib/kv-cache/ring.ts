@@ -9,7 +9,8 @@
  * ceil((keep - 1) / blockTokens) + 1 <= ringBlocks consecutive ordinals, so no two of them share a slot.
  */
 import type { BlockTable } from '../backend/contract';
-import { GqaError, expectedError } from '../core/errors';
+import { expectedError } from '../core/errors';
+import type { GqaError } from '../core/errors';
 import { requireInteger } from '../core/validate';
 
 export interface RingGeometry {

@@ -135,8 +135,6 @@ describe('mergeAttention', () => {
 });
 
 test('a broken backend is reported as INTERNAL, and the handles are free again', async () => {
-  const { getBackend } =
-    jest.requireActual<typeof import('../../../lib/backend')>('../../../lib/backend');
   expect(getBackend().info).toEqual(backend());
   const spy = jest.spyOn(getBackend(), 'attendAsync').mockResolvedValue(false);
   const { q, k, v } = inputs();
