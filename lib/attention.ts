@@ -43,14 +43,14 @@ const shared = new AttentionCall();
  */
 export function attention<D extends FloatDType, R extends FloatDType = D>(
   q: Tensor<D>,
-  k: Tensor<D>,
-  v: Tensor<D>,
+  k: Tensor<NoInfer<D>>,
+  v: Tensor<NoInfer<D>>,
   options: AttentionLseOptions<R>,
 ): AttentionWithLse<R>;
 export function attention<D extends FloatDType, R extends FloatDType = D>(
   q: Tensor<D>,
-  k: Tensor<D>,
-  v: Tensor<D>,
+  k: Tensor<NoInfer<D>>,
+  v: Tensor<NoInfer<D>>,
   options?: AttentionOptions<R>,
 ): Tensor<R>;
 export function attention<D extends FloatDType, R extends FloatDType = D>(
@@ -83,14 +83,14 @@ export function attention(q: unknown, key: unknown, third?: unknown, fourth?: un
  */
 export function attentionAsync<D extends FloatDType, R extends FloatDType = D>(
   q: Tensor<D>,
-  k: Tensor<D>,
-  v: Tensor<D>,
+  k: Tensor<NoInfer<D>>,
+  v: Tensor<NoInfer<D>>,
   options: AttentionLseOptions<R> & Signal,
 ): Promise<AttentionWithLse<R>>;
 export function attentionAsync<D extends FloatDType, R extends FloatDType = D>(
   q: Tensor<D>,
-  k: Tensor<D>,
-  v: Tensor<D>,
+  k: Tensor<NoInfer<D>>,
+  v: Tensor<NoInfer<D>>,
   options?: AttentionOptions<R> & Signal,
 ): Promise<Tensor<R>>;
 export function attentionAsync<D extends FloatDType, R extends FloatDType = D>(
