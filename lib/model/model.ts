@@ -54,7 +54,6 @@ export class Model {
       const resolved = resolveOptions(options);
       const ids = this.promptIds(prompt);
       const { stop, maxTokens, sampling } = resolved;
-      if (stop.length > 0 && !this.tokenizer.available) this.tokenizer.encode(stop[0]);
       const stopIds = stop.flatMap((text) => this.tokenizer.specialTokenId(text) ?? []);
       const endIds = [...this.config.eosTokenIds, ...stopIds];
       return {

@@ -1,6 +1,7 @@
 import { GqaError } from '../../../lib/core/errors';
 import { GgufFile } from '../../../lib/format/gguf';
 import { configFromGguf } from '../../../lib/model/gguf-config';
+import { Rope } from '../../../lib/nn/rope';
 import {
   entry,
   floats,
@@ -130,6 +131,33 @@ describe('configFromGguf', () => {
     expect(codeOf(() => read({}, [tensor('rope_freqs.weight', [3])]))).toBe('INVALID_FILE');
     const zero = { ...tensor('rope_freqs.weight', [2]), data: floats([1, 0]) };
     expect(codeOf(() => read({}, [zero]))).toBe('INVALID_FILE');
+  });
+
+  it('turns by the divisors of Llama 3 as by its rule', () => {
+    const headDim = 64;
+    const [theta, factor, low, high, context] = [5e5, 32, 1, 4, 8192];
+    // As the converter of llama.cpp computes rope_freqs, in wavelengths.
+    const factors = Array.from({ length: headDim / 2 }, (_, r) => {
+      const wavelength = 2 * Math.PI * theta ** ((2 * r) / headDim);
+      if (wavelength < context / high) return 1;
+      if (wavelength > context / low) return factor;
+      const smooth = (context / wavelength - low) / (high - low);
+      return 1 / ((1 - smooth) / factor + smooth);
+    });
+    const turned = new Rope({ headDim, theta, scaling: { type: 'factors', factors } });
+    const scaling = {
+      type: 'llama3',
+      factor,
+      lowFreqFactor: low,
+      highFreqFactor: high,
+      originalContext: context,
+    } as const;
+    const ruled = new Rope({ headDim, theta, scaling });
+    turned.frequencies.forEach((frequency, r) => {
+      expect(frequency / ruled.frequencies[r]).toBeCloseTo(1, 12);
+    });
+    expect(new Set(factors).size).toBeGreaterThan(4);
+    expect(() => new Rope({ headDim: 8, scaling: { type: 'factors', factors } })).toThrow(GqaError);
   });
 
   it.each<[string, Record<string, number | string | number[] | undefined>, string]>([

@@ -86,8 +86,7 @@ describe('Sampler', () => {
       fc.property(
         fc.array(fc.integer({ min: 0, max: 40 }), { minLength: 1, maxLength: 30 }),
         fc.nat(12),
-        // Away from sums of the weights, where rounding decides.
-        fc.nat(99).map((n) => (n + 0.37) / 100),
+        fc.nat(98).map((n) => n / 100),
         fc.nat(9).map((n) => n / 10),
         fc.nat(),
         (raw, topK, topP, minP, seed) => {
@@ -95,7 +94,9 @@ describe('Sampler', () => {
           const chosen = sampler({ topK, topP, minP, seed }, weights.length).choose(
             logitsOf(weights),
           );
-          expect(survivors(weights, topK, topP, minP * 0.999_999)).toContain(chosen);
+          // Logits are f32: a bound may be missed by their rounding.
+          const left = survivors(weights, topK, topP * 1.0001, minP * 0.9999);
+          expect(left).toContain(chosen);
         },
       ),
     );
