@@ -66,7 +66,11 @@ void AsyncCalls::settle(Napi::Env env, Napi::Function, AsyncCalls* owner, AsyncC
   if (static_cast<napi_env>(env) == nullptr) return;
   napi_delete_reference(env, call->arrays);
   if (--owner->unsettled_ == 0) owner->completion_.Unref(env);
-  call->promise.Resolve(Napi::Number::New(env, static_cast<int>(call->status)));
+  try {
+    call->promise.Resolve(Napi::Number::New(env, static_cast<int>(call->status)));
+  } catch (const Napi::Error&) {
+    // A worker that is going down runs no more JavaScript, and nobody waits for the promise.
+  }
 }
 
 }  // namespace gqa
