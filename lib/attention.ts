@@ -76,7 +76,9 @@ export function attention(q: unknown, key: unknown, third?: unknown, fourth?: un
 
 /**
  * Attention off the event loop. Every tensor given, and the cache, is busy until the promise has settled: other calls on
- * them throw BUSY. Do not transfer or resize their memory meanwhile.
+ * them throw BUSY. Their memory must stay where it is meanwhile: a resizable ArrayBuffer is refused, and an ArrayBuffer
+ * that was part of an async call cannot be transferred to another thread any more (Node copies it, or throws). Do not
+ * call its `transfer()` yourself.
  *
  * @returns as `attention`; rejects with the same errors, or with the signal's reason once the work has stopped (the
  *   contents of `out` are then undefined)
@@ -112,10 +114,10 @@ export async function attentionAsync(
   const call = new AttentionCall();
   const signal = readSignal(fourth ?? third);
   call.fill(q, key, third, fourth);
+  const held = holdablesOf(call, q, key, third);
   signal?.throwIfAborted();
   if (call.finishEmpty()) return call.result();
 
-  const held = holdablesOf(call, [q, key, third]);
   const cancel = new Int32Array(1);
   const stop = () => Atomics.store(cancel, 0, 1);
   for (const handle of held) handle.hold();

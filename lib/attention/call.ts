@@ -5,7 +5,7 @@
 import type { AttendArgs, Broadcast, TensorSource } from '../backend/contract';
 import type { FloatDType } from '../core/dtype';
 import { Tensor } from '../core/tensor';
-import { checkRank, requireFloatTensor } from '../core/validate';
+import { checkFixedLength, checkRank, requireFloatTensor } from '../core/validate';
 import { KvLayer } from '../kv-cache/layer';
 import { fillFeatures, fillOut, fillPlanes } from './features';
 import { OptionValues } from './options';
@@ -137,13 +137,26 @@ export interface Holdable {
   release(): void;
 }
 
-/** Every tensor and cache that a call reads or writes, as the caller gave them; all were checked. */
-export function holdablesOf(call: AttentionCall, handles: readonly unknown[]): Holdable[] {
+/**
+ * Every tensor and cache that a call reads or writes, as the caller gave them; `fill` has checked them.
+ *
+ * @throws GqaError INVALID_ARGUMENT where a tensor's memory could shrink meanwhile.
+ */
+export function holdablesOf(call: AttentionCall, q: unknown, k: unknown, v: unknown): Holdable[] {
   const { mask, bias, alibiSlopes, sinkLogits, out } = call.options;
+  const given = { q, k, v };
+  const options = { mask, bias, alibiSlopes, sinkLogits, out };
   const held: Holdable[] = [];
-  for (const handle of [...handles, mask, bias, alibiSlopes, sinkLogits, out]) {
-    if (handle instanceof KvLayer) held.push(handle.sequence.cache);
-    else if (handle instanceof Tensor) held.push(handle.storage);
-  }
+  for (const [name, handle] of Object.entries(given)) hold(handle, name, held);
+  for (const [name, handle] of Object.entries(options)) hold(handle, `options.${name}`, held);
   return held;
+}
+
+function hold(handle: unknown, argument: string, held: Holdable[]): void {
+  if (handle instanceof KvLayer) {
+    held.push(handle.sequence.cache);
+  } else if (handle instanceof Tensor) {
+    checkFixedLength(handle as Tensor, argument);
+    held.push(handle.storage);
+  }
 }

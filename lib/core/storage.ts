@@ -3,6 +3,8 @@
  *
  * The state is a number so that the hot path checks disposed and busy with one comparison.
  */
+import { isArrayBuffer } from 'node:util/types';
+import { markAsUntransferable } from 'node:worker_threads';
 import type { DType, TypedArrayOf } from './dtype';
 
 export const IDLE = 0;
@@ -22,8 +24,13 @@ export class TensorStorage<D extends DType = DType> {
     this.byteOffset = data.byteOffset;
   }
 
-  /** An async call begins to use the memory; it calls release() when it has settled. */
+  /**
+   * An async call begins to use the memory; it calls release() when it has settled. Other threads read it meanwhile, so
+   * it must not move to another isolate, which would free it: Node can be told so, for good, and copies it instead or
+   * throws. (Shared memory never moves.)
+   */
   hold(): void {
+    if (isArrayBuffer(this.buffer)) markAsUntransferable(this.buffer);
     this.state++;
   }
 

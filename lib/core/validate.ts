@@ -168,6 +168,15 @@ export function requireTensor(value: unknown, argument: string): Tensor {
   return value;
 }
 
+/** Throws where the memory could shrink under an async call. */
+export function checkFixedLength(tensor: Tensor, argument: string): void {
+  // Node 20 has resizable buffers, its type declarations do not.
+  if ((tensor.storage.buffer as { resizable?: boolean }).resizable === true) {
+    const expected = 'memory of a fixed length';
+    throw expectedError('INVALID_ARGUMENT', argument, expected, 'a resizable ArrayBuffer');
+  }
+}
+
 /** A usable tensor of an f32, f16 or bf16 dtype. */
 export function requireFloatTensor(value: unknown, argument: string): Tensor<FloatDType> {
   const tensor = requireTensor(value, argument);

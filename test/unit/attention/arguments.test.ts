@@ -1,7 +1,7 @@
 /** Every refusal of attention over tensors and over a cache, and that nothing is written before one. */
 import { attention, KvCache, Tensor } from '../../../lib';
 import type { AttentionOptions, DType, FloatDType } from '../../../lib';
-import { errorOf } from '../../support/errors';
+import { errorOf } from '../refusals';
 
 type Loose = Record<string, unknown>;
 

@@ -2,7 +2,7 @@
 import { attention, attentionAsync, backend, GqaError, mergeAttention, Tensor } from '../../../lib';
 import type { AttentionWithLse } from '../../../lib';
 import { getBackend } from '../../../lib/backend';
-import { errorOf, rejectionOf } from '../../support/errors';
+import { errorOf, rejectionOf } from '../refusals';
 
 const ramp = (shape: number[]) => {
   const size = shape.reduce((a, b) => a * b, 1);
@@ -48,6 +48,30 @@ test('every tensor is busy until it settles', async () => {
   expect(await rejectionOf(attentionAsync(ramp([1, 9, 4, 8]), k, v))).toBe('BUSY k');
   expect(await running).toBe(out);
   for (const tensor of Object.values(held)) tensor.dispose();
+});
+
+test('the memory stays while the call reads it', async () => {
+  const { q, k, v } = inputs(60);
+  const keys = k.data;
+  const running = attentionAsync(q, k, v);
+  try {
+    // Some versions of Node copy what may not be transferred, others throw.
+    structuredClone(keys.buffer, { transfer: [keys.buffer as ArrayBuffer] });
+  } catch (error) {
+    expect((error as Error).name).toBe('DataCloneError');
+  }
+  expect(keys.length).toBe(k.size);
+  await running;
+  attention(q, k, v);
+});
+
+test('memory that could shrink is refused', async () => {
+  const { q, k, v } = inputs();
+  const Buffers = ArrayBuffer as unknown as new (n: number, o: object) => ArrayBuffer;
+  const values = new Float32Array(new Buffers(v.byteLength, { maxByteLength: v.byteLength }));
+  const resizable = Tensor.view(values, v.shape);
+  expect(await rejectionOf(attentionAsync(q, k, resizable))).toBe('INVALID_ARGUMENT v');
+  attention(q, k, resizable);
 });
 
 test('one tensor may be given more than once', async () => {

@@ -1,7 +1,7 @@
 /** Tensors: what is copied, what is shared, how numbers become elements, and every refusal. */
 import { Tensor } from '../../../lib';
 import type { DType } from '../../../lib';
-import { errorOf } from '../../support/errors';
+import { errorOf } from '../refusals';
 
 function detach(array: Float32Array): void {
   structuredClone(array.buffer, { transfer: [array.buffer as ArrayBuffer] });

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { KvCache, Tensor } from '../../../lib';
 import type { KvSequence } from '../../../lib';
 import type { Arena, Backend, BlockTable, StoreArgs } from '../../../lib/backend/contract';
-import { errorOf } from '../../support/errors';
+import { errorOf } from '../refusals';
 
 /** Remembers for every slot of every arena the token written last. */
 class RecordingBackend {

@@ -1,7 +1,7 @@
 /** Caches and sequences: options, places, what append takes, the life of the handles. */
 import { attention, attentionAsync, KvCache, Tensor } from '../../../lib';
 import type { FloatDType, KvCacheOptions } from '../../../lib';
-import { errorOf } from '../../support/errors';
+import { errorOf } from '../refusals';
 
 const BASE: KvCacheOptions = { layers: 2, kvHeads: 2, headDim: 4, capacity: 20 };
 

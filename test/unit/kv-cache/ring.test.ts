@@ -1,6 +1,6 @@
 /** The ring's bookkeeping, step by step, without storage: lengths, what is held, which slot, rollback. */
 import { planRing, TokenRing } from '../../../lib/kv-cache/ring';
-import { errorOf } from '../../support/errors';
+import { errorOf } from '../refusals';
 
 interface Shape {
   layers?: number;
