@@ -52,12 +52,14 @@ function goldenSuite(golden: Golden, path: string, texts: string): void {
     test('logits', () => expectLogits(model, golden, prompt), LONG);
     test('greedy tokens', () => expectGreedy(model, prompt, golden.model.eos), LONG);
     if (prompt.chat !== undefined) {
-      test('a chat message becomes the prompt', async () => {
-        const messages = [{ role: 'user' as const, content: prompt.chat! }];
-        const chosen: number[] = [];
-        const options = { maxTokens: prompt.greedy.length, temperature: 0 };
-        for await (const { token } of model.generate(messages, options)) chosen.push(token);
-        expect(chosen).toEqual(await greedyTokens(model, prompt.ids, prompt.greedy.length));
+      test('a chat message becomes the prompt', () => {
+        expect(model.tokenizer.applyChatTemplate([{ role: 'user', content: prompt.chat! }])).toBe(prompt.text);
+      });
+      test('a chat message is answered as its prompt is', async () => {
+        const answer: number[] = [];
+        const options = { maxTokens: 4, temperature: 0 };
+        for await (const { token } of model.generate([{ role: 'user', content: prompt.chat! }], options)) answer.push(token);
+        expect(answer).toEqual(prompt.greedy.slice(0, 4));
       }, LONG);
     }
   });
