@@ -4,10 +4,10 @@
  * Inputs are f32, f16 or bf16; activations and the result are f32; weights keep the dtype they are loaded in.
  */
 import { attention } from '../attention';
-import { GqaError } from '../core/errors';
 import { SeededRandom } from '../core/random';
+import { DISPOSED } from '../core/storage';
 import { disposeSymbol, Tensor } from '../core/tensor';
-import { requireBoolean, requireInteger, requireOptions } from '../core/validate';
+import { requireBoolean, requireInteger, requireOptions, stateError } from '../core/validate';
 import type { KvSequence } from '../kv-cache/kv-cache';
 import { readCall } from './attention-call';
 import type { AttentionCall, AttentionForwardOptions, AttentionInputs } from './attention-call';
@@ -125,7 +125,7 @@ export class GroupedQueryAttention {
   }
 
   private usableLayers(): Record<Projection, Linear> {
-    if (this.layers === null) throw new GqaError('DISPOSED', 'This attention module was disposed');
+    if (this.layers === null) throw stateError(DISPOSED, 'module', 'attention module');
     return this.layers;
   }
 

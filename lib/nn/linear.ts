@@ -4,8 +4,9 @@
  */
 import { getBackend } from '../backend';
 import type { Backend, PackedWeights } from '../backend/contract';
-import { GqaError } from '../core/errors';
+import { DISPOSED } from '../core/storage';
 import { disposeSymbol, Tensor } from '../core/tensor';
+import { stateError } from '../core/validate';
 import { checkRoom, checkWeights, inputRows, widen } from './inputs';
 import type { Weights } from './inputs';
 
@@ -43,7 +44,7 @@ export class Linear {
    * @throws GqaError BUFFER_TOO_SMALL or DISPOSED
    */
   apply(x: Float32Array, out: Float32Array, tokens: number): void {
-    if (this.packed === null) throw new GqaError('DISPOSED', 'This linear layer was disposed');
+    if (this.packed === null) throw stateError(DISPOSED, 'layer', 'linear layer');
     checkRoom('x', x.length, tokens * this.inFeatures);
     checkRoom('out', out.length, tokens * this.outFeatures);
     this.backend.linear({ x, weights: this.packed, bias: this.bias, out, tokens });
