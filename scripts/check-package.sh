@@ -7,6 +7,11 @@ cd "$(dirname "$0")/.."
 root=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# In a copy: a build for packing must not take away the one that is here.
+mkdir "$work/clone"
+git archive HEAD | tar -x -C "$work/clone"
+ln -s "$root/node_modules" "$work/clone/node_modules"
+cd "$work/clone"
 
 # pack NAME: packs the package into $work/NAME.tgz.
 pack() {
@@ -23,7 +28,6 @@ install_into() {
 }
 
 echo '== files'
-rm -rf prebuilds
 pack source
 tar -tzf "$work/source.tgz" | sed 's|^package/||' | sort >"$work/files"
 if grep -E '^(test|bench|dist/test|dist/bench|build|node_modules|\.)' "$work/files"; then
@@ -103,8 +107,8 @@ node use.cjs js
 node use.mjs
 
 echo '== installed from a prebuild, without a compiler'
-cd "$root"
-npm run --silent build:prebuilds
+cd "$work/clone"
+npm run --silent build:prebuilds >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 find prebuilds -name '*.node' | grep linux
 pack prebuilt
 path_without_compilers "$work/bin"
@@ -115,4 +119,3 @@ path_without_compilers "$work/bin"
   node use.cjs native
   node use.mjs
 )
-rm -rf prebuilds
