@@ -29,17 +29,17 @@ export function attend(args: AttendArgs): void {
 
 export async function attendAsync(args: AttendArgs, cancel: CancelFlag): Promise<boolean> {
   const steps = attendSteps(args);
-  let sliceEnd = performance.now() + SLICE_MS;
+  let sliceEnd = -Infinity; // the caller goes on before any work is done
   for (;;) {
+    if (performance.now() > sliceEnd) {
+      await new Promise((resolve) => setImmediate(resolve));
+      sliceEnd = performance.now() + SLICE_MS;
+    }
     if (Atomics.load(cancel, 0) !== 0) {
       steps.return();
       return false;
     }
     if (steps.next().done === true) return true;
-    if (performance.now() > sliceEnd) {
-      await new Promise((resolve) => setImmediate(resolve));
-      sliceEnd = performance.now() + SLICE_MS;
-    }
   }
 }
 
