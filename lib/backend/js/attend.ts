@@ -13,7 +13,7 @@ import { keyBlocks } from './key-blocks';
 import type { Panel, Rows } from './panel';
 import { LANES, multiplyPanel, roundUpToLanes } from './panel';
 import type { RowView } from './scores';
-import { foldRow, viewRow } from './scores';
+import { foldRow, maskHides, viewRow } from './scores';
 import type { Workspace } from './workspace';
 import { RUN_STRIDE, leaveWorkspace, takeWorkspace } from './workspace';
 
@@ -121,10 +121,12 @@ class Tile {
       const from = key % tokens;
       const to = Math.min(tokens, from + end - key);
       const ordinal = (key - from) / tokens;
-      this.blocks.load(this.batch, this.kvHead, ordinal, from, to);
-      this.scoreKeys(from, to);
-      this.foldScores(key - from, from, to);
-      this.addValues();
+      if (!this.masked(key - from, from, to)) {
+        this.blocks.load(this.batch, this.kvHead, ordinal, from, to);
+        this.scoreKeys(from, to);
+        this.foldScores(key - from, from, to);
+        this.addValues();
+      }
       key += to - from;
       yield;
     }
@@ -151,14 +153,30 @@ class Tile {
     }
   }
 
-  private foldScores(firstKey: number, from: number, to: number): void {
-    const { args, workspace, view, group } = this;
+  /** True if the mask hides the keys from every row: nothing of them is then read. */
+  private masked(firstKey: number, from: number, to: number): boolean {
+    if (this.args.mask === null) return false;
     for (let row = 0; row < this.rows; row++) {
-      const member = row % group;
-      if (member === 0) viewRow(args, view, this.batch, this.firstQuery + row / group);
-      view.head = this.kvHead * group + member;
-      foldRow(args, workspace, row, view, firstKey, from, to);
+      this.look(row);
+      if (!maskHides(this.args, this.args.mask, this.view, firstKey, from, to)) return false;
     }
+    return true;
+  }
+
+  private foldScores(firstKey: number, from: number, to: number): void {
+    for (let row = 0; row < this.rows; row++) {
+      this.look(row);
+      foldRow(this.args, this.workspace, row, this.view, firstKey, from, to);
+    }
+  }
+
+  /** Sets `view` to a row of the tile; rows are looked at in ascending order. */
+  private look(row: number): void {
+    const member = row % this.group;
+    if (member === 0) {
+      viewRow(this.args, this.view, this.batch, this.firstQuery + row / this.group);
+    }
+    this.view.head = this.kvHead * this.group + member;
   }
 
   /** out += weights * V; neighbouring rows that see the same keys go together. */

@@ -113,6 +113,20 @@ function planeRow(args: AttendArgs, plane: Broadcast<unknown> | null, view: RowV
   );
 }
 
+/** True if the mask lets the row see none of slots [from, to). */
+export function maskHides(
+  args: AttendArgs,
+  mask: Broadcast<Uint8Array>,
+  view: RowView,
+  firstKey: number,
+  from: number,
+  to: number,
+): boolean {
+  const row = planeRow(args, mask, view) + firstKey;
+  for (let i = row + from; i < row + to; i++) if (mask.data[i] !== 0) return false;
+  return true;
+}
+
 /** Joins the run to the one before where they touch: rows that see a whole stretch then have one run. */
 function appendRun(workspace: Workspace, row: number, from: number, to: number): void {
   const { runs, runCounts } = workspace;

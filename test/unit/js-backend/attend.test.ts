@@ -187,6 +187,21 @@ describe.each([NaN, Infinity])('%p in keys and values', (poison) => {
   }
 });
 
+test('a mask over whole blocks and the others', () => {
+  const p = { ...SMALL, keyTokens: 200, queryTokens: 30, causal: false, mask: true, alibi: true };
+  const { args, oracle } = inputs(p);
+  for (const [from, to] of [
+    [0, 70],
+    [128, 192],
+  ]) {
+    for (let row = 0; row < args.heads * p.queryTokens; row++) {
+      args.mask!.data.fill(0, row * p.keyTokens + from, row * p.keyTokens + to);
+    }
+  }
+  js.attend(args);
+  expectOracle('masked blocks', args, oracle);
+});
+
 describe('attendAsync', () => {
   const p = { ...SMALL, queryTokens: 160, keyTokens: 900, headDim: 32, valueDim: 32 };
 
