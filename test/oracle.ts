@@ -229,7 +229,13 @@ export function ropeOracle(
   x: Numbers,
   cos: Numbers,
   sin: Numbers,
-  shape: { tokens: number; heads: number; headDim: number; rotaryDim: number; interleaved: boolean },
+  shape: {
+    tokens: number;
+    heads: number;
+    headDim: number;
+    rotaryDim: number;
+    interleaved: boolean;
+  },
 ): number[] {
   const { tokens, heads, headDim, rotaryDim, interleaved } = shape;
   const y = Array.from(x);

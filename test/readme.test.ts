@@ -3,7 +3,15 @@
  * installed package. A block that begins with the comment `// not run: <why>` is shown, not executed.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { compiledRoot, nodeCommand } from './support/child';
@@ -16,7 +24,14 @@ interface Example {
 }
 
 const FENCE = /^```(\w*)\n([\s\S]*?)^```$/gm;
-const EXTENSION: Record<string, string> = { ts: 'mts', typescript: 'mts', js: 'mjs', javascript: 'mjs', mjs: 'mjs', cjs: 'cjs' };
+const EXTENSION: Record<string, string> = {
+  ts: 'mts',
+  typescript: 'mts',
+  js: 'mjs',
+  javascript: 'mjs',
+  mjs: 'mjs',
+  cjs: 'cjs',
+};
 
 function readExamples(): Example[] {
   const path = join(packageRoot, 'README.md');
@@ -36,29 +51,49 @@ beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'gqa-readme-'));
   const installed = join(folder, 'node_modules/gqa');
   mkdirSync(join(folder, 'node_modules/@types'), { recursive: true });
-  symlinkSync(join(packageRoot, 'node_modules/@types/node'), join(folder, 'node_modules/@types/node'));
+  symlinkSync(
+    join(packageRoot, 'node_modules/@types/node'),
+    join(folder, 'node_modules/@types/node'),
+  );
   mkdirSync(installed);
   symlinkSync(join(packageRoot, 'package.json'), join(installed, 'package.json'));
   symlinkSync(compiledRoot, join(installed, 'dist'));
   for (const name of ['models', 'build', 'prebuilds', 'node_modules', 'scripts']) {
-    if (existsSync(join(packageRoot, name))) symlinkSync(join(packageRoot, name), join(installed, name));
+    if (existsSync(join(packageRoot, name)))
+      symlinkSync(join(packageRoot, name), join(installed, name));
   }
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
 function run(file: string, ...flags: string[]): string {
   const [command, ...prefix] = nodeCommand();
-  const result = spawnSync(command, [...prefix, ...flags, file], { cwd: folder, encoding: 'utf8', timeout: 300_000 });
-  if (result.status !== 0) throw new Error(`${file} ended with ${result.status ?? result.signal}\n${result.stderr}`);
+  const result = spawnSync(command, [...prefix, ...flags, file], {
+    cwd: folder,
+    encoding: 'utf8',
+    timeout: 300_000,
+  });
+  if (result.status !== 0)
+    throw new Error(`${file} ended with ${result.status ?? result.signal}\n${result.stderr}`);
   return result.stdout;
 }
 
 /** Checks a TypeScript file against the package's declarations, and leaves the JavaScript beside it. */
 function compile(file: string): string {
-  const flags = ['--module', 'node16', '--moduleResolution', 'node16', '--target', 'es2022', '--strict'];
+  const flags = [
+    '--module',
+    'node16',
+    '--moduleResolution',
+    'node16',
+    '--target',
+    'es2022',
+    '--strict',
+  ];
   flags.push('--lib', 'es2022,esnext.disposable', '--types', 'node', '--skipLibCheck');
   const tsc = require.resolve('typescript/bin/tsc');
-  const result = spawnSync(process.execPath, [tsc, ...flags, file], { cwd: folder, encoding: 'utf8' });
+  const result = spawnSync(process.execPath, [tsc, ...flags, file], {
+    cwd: folder,
+    encoding: 'utf8',
+  });
   if (result.status !== 0) throw new Error(`${file} does not compile:\n${result.stdout}`);
   return file.replace(/\.mts$/, '.mjs').replace(/\.cts$/, '.cjs');
 }
@@ -87,13 +122,19 @@ console.log(attention(x, x, x, { causal: true }).shape.join());
 
 describe('the package resolves', () => {
   test('from ECMAScript modules', () => {
-    expect(execute('esm', 'mjs', `import { attention, Tensor } from 'gqa';${USE}`)).toBe('1,2,1,2\n');
+    expect(execute('esm', 'mjs', `import { attention, Tensor } from 'gqa';${USE}`)).toBe(
+      '1,2,1,2\n',
+    );
   });
   test('from CommonJS', () => {
-    expect(execute('commonjs', 'cjs', `const { attention, Tensor } = require('gqa');${USE}`)).toBe('1,2,1,2\n');
+    expect(execute('commonjs', 'cjs', `const { attention, Tensor } = require('gqa');${USE}`)).toBe(
+      '1,2,1,2\n',
+    );
   });
   test('from TypeScript', () => {
-    expect(execute('typescript', 'ts', `import { attention, Tensor } from 'gqa';${USE}`)).toBe('1,2,1,2\n');
+    expect(execute('typescript', 'ts', `import { attention, Tensor } from 'gqa';${USE}`)).toBe(
+      '1,2,1,2\n',
+    );
   }, 60_000);
   test('as one set of classes both ways', () => {
     const source = `

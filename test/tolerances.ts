@@ -15,7 +15,11 @@ export const UNIT_ROUNDOFF: Readonly<Record<FloatName, number>> = {
  * and a score of 20 carries 20 u. f32 allows 34 u (score, exp2 and two sums); f16 and bf16 4 u: the output's own
  * rounding and operands that a kernel may round to the storage dtype once more.
  */
-export const ATTENTION: Readonly<Record<FloatName, number>> = { f32: 2e-6, f16: 2e-3, bf16: 1.6e-2 };
+export const ATTENTION: Readonly<Record<FloatName, number>> = {
+  f32: 2e-6,
+  f16: 2e-3,
+  bf16: 1.6e-2,
+};
 export const ATTENTION_SCORE_LIMIT = 20;
 
 /** The tolerance of an attention output whose largest |score| is given: proportional above the limit. */

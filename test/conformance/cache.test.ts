@@ -33,15 +33,18 @@ describe.each(DTYPES)('%s', (dtype) => {
     for (const queries of [1, 2, 9]) sequence.check(0, queries, group);
   });
 
-  test.each(axis([1, 15, 16, 17, 63, 64, 65, 100, 129]))('filled to a capacity of %i', (capacity) => {
-    const { sequence } = open(base, capacity, capacity);
-    while (sequence.length < capacity) {
-      sequence.append(Math.min(29, capacity - sequence.length));
-      sequence.check(0, 1, 2);
-    }
-    sequence.check(0, capacity, 2);
-    sequence.check(0, capacity, 2, { causal: false });
-  });
+  test.each(axis([1, 15, 16, 17, 63, 64, 65, 100, 129]))(
+    'filled to a capacity of %i',
+    (capacity) => {
+      const { sequence } = open(base, capacity, capacity);
+      while (sequence.length < capacity) {
+        sequence.append(Math.min(29, capacity - sequence.length));
+        sequence.check(0, 1, 2);
+      }
+      sequence.check(0, capacity, 2);
+      sequence.check(0, capacity, 2, { causal: false });
+    },
+  );
 
   test.each([
     [1, 0],
@@ -104,7 +107,15 @@ describe.each(DTYPES)('%s', (dtype) => {
 
   test('truncated within the slack and appended again', () => {
     const { sequence } = open({ ...base, window: 16, sinkTokens: 4 }, 100, 11);
-    for (const [append, back] of [[50, 10], [90, 70], [30, 25], [64, 60], [300, 80], [1, 1], [100, 79]] as const) {
+    for (const [append, back] of [
+      [50, 10],
+      [90, 70],
+      [30, 25],
+      [64, 60],
+      [300, 80],
+      [1, 1],
+      [100, 79],
+    ] as const) {
       sequence.append(append);
       sequence.check(0, 3, 2);
       sequence.truncate(sequence.length - back);

@@ -24,7 +24,15 @@ const CASES: Partial<AttentionCase>[] = [
   { queryTokens: 1, keyTokens: 700, kvHeads: 3, group: 1, window: 300, sinkTokens: 4 },
   { queryTokens: 3, keyTokens: 900, kvHeads: 2, group: 4, alibi: true, sinkLogits: true },
   { queryTokens: 130, keyTokens: 130, kvHeads: 2, group: 3, batch: 2 },
-  { queryTokens: 70, keyTokens: 200, kvHeads: 1, group: 8, mask: 'random', bias: 'plain', softcap: 4 },
+  {
+    queryTokens: 70,
+    keyTokens: 200,
+    kvHeads: 1,
+    group: 8,
+    mask: 'random',
+    bias: 'plain',
+    softcap: 4,
+  },
 ];
 
 function run(c: AttentionCase): WithLse {
@@ -38,7 +46,9 @@ function same(what: string, a: WithLse, b: WithLse): void {
 }
 
 describe.each(DTYPES)('%s', (dtype) => {
-  const cases = CASES.map((c, i) => attentionCase({ seed: i, dtype, causal: true, headDim: 24, valueDim: 24, ...c }));
+  const cases = CASES.map((c, i) =>
+    attentionCase({ seed: i, dtype, causal: true, headDim: 24, valueDim: 24, ...c }),
+  );
 
   test('async gives the bits of sync', async () => {
     for (const c of cases) {
@@ -54,9 +64,10 @@ describe.each(DTYPES)('%s', (dtype) => {
     const rounds = [0, 1, 2].flatMap(() =>
       inputs.map(({ q, k, v, options }, i) =>
         // Inputs are copied: a tensor in use by a call is busy.
-        attentionAsync(q.to(dtype), k.to(dtype), v.to(dtype), { ...copied(options), returnLse: true }).then(
-          (r) => same(`case ${i}`, r, alone[i]),
-        ),
+        attentionAsync(q.to(dtype), k.to(dtype), v.to(dtype), {
+          ...copied(options),
+          returnLse: true,
+        }).then((r) => same(`case ${i}`, r, alone[i])),
       ),
     );
     // Sync calls beside them.
@@ -79,7 +90,13 @@ describe.each(DTYPES)('%s', (dtype) => {
   test('a merge of random partitions is the whole', () => {
     for (let seed = 0; seed < samples(20); seed++) {
       const random = new Random(seed);
-      const c = attentionCase({ seed, dtype, queryTokens: random.pick([1, 6]), keyTokens: 90, mask: 'random' });
+      const c = attentionCase({
+        seed,
+        dtype,
+        queryTokens: random.pick([1, 6]),
+        keyTokens: 90,
+        mask: 'random',
+      });
       const { q, k, v, options, oracle } = attentionInputs(c);
       const owner = Array.from({ length: c.keyTokens }, () => random.int(0, 3));
       const parts = [0, 1, 2, 3].map((part) => {
@@ -98,14 +115,19 @@ describe.each(DTYPES)('%s', (dtype) => {
 
 function copied(options: AttentionFeatures): AttentionFeatures {
   return Object.fromEntries(
-    Object.entries(options).map(([name, value]) => [name, value instanceof Tensor ? value.to(value.dtype) : value]),
+    Object.entries(options).map(([name, value]) => [
+      name,
+      value instanceof Tensor ? value.to(value.dtype) : value,
+    ]),
   );
 }
 
 test('the same bits for every thread count', () => {
   const backend = getBackend();
   const threads = backend.info.threads;
-  const all = DTYPES.flatMap((dtype) => CASES.map((c) => attentionCase({ dtype, causal: true, headDim: 24, ...c })));
+  const all = DTYPES.flatMap((dtype) =>
+    CASES.map((c) => attentionCase({ dtype, causal: true, headDim: 24, ...c })),
+  );
   const expected = all.map(run);
   try {
     for (let n = 1; n <= threads; n++) {
@@ -138,7 +160,11 @@ test('a split of a prompt into chunks stays within the tolerance, over the same 
     let at = 0;
     for (const n of chunks) {
       const part = (x: number[], w: number) => x.slice(at * w, (at + n) * w);
-      sequence.append(0, tensor(part(k, width), [n, 2, 16], 'f32'), tensor(part(v, width), [n, 2, 16], 'f32'));
+      sequence.append(
+        0,
+        tensor(part(k, width), [n, 2, 16], 'f32'),
+        tensor(part(v, width), [n, 2, 16], 'f32'),
+      );
       const rows = tensor(part(q, 2 * width), [1, n, 4, 16], 'f32');
       out.push(...attention(rows, sequence.layer(0)).data);
       at += n;

@@ -1,10 +1,9 @@
-/** The backend's other operations against the oracle: linear, RMSNorm, RoPE, SwiGLU, add, conversions. */
+/** The backend's other operations against the oracle: linear, RMSNorm, RoPE, SwiGLU, add. */
 import { getBackend } from '../../lib/backend';
 import { linearOracle, rmsNormOracle, ropeOracle, swigluOracle } from '../oracle';
 import { expectClose } from '../support/compare';
-import { decodeSmall, encodeSmall, type FloatName } from '../support/numbers';
 import { Random } from '../support/random';
-import { axis, samples } from '../support/samples';
+import { axis } from '../support/samples';
 import { normals, toBits } from '../support/tensors';
 import { LINEAR, RMS_NORM, ROPE, SWIGLU } from '../tolerances';
 
@@ -38,9 +37,16 @@ describe.each(DTYPES)('linear, weights of %s', (dtype) => {
         const whole = new Float32Array(tokens * rows + 16).fill(77);
         const out = whole.subarray(0, tokens * rows);
         backend.linear({ x: f32(x), weights, bias: bias && f32(bias), out, tokens });
-        const magnitude = linearOracle(x.map(Math.abs), weight.map(Math.abs), bias?.map(Math.abs) ?? null, rows, columns);
+        const magnitude = linearOracle(
+          x.map(Math.abs),
+          weight.map(Math.abs),
+          bias?.map(Math.abs) ?? null,
+          rows,
+          columns,
+        );
         const expected = linearOracle(x, weight, bias, rows, columns);
-        const relative = (y: ArrayLike<number>) => Array.from(y, (e, i) => (e - expected[i]) / Math.max(1, magnitude[i]));
+        const relative = (y: ArrayLike<number>) =>
+          Array.from(y, (e, i) => (e - expected[i]) / Math.max(1, magnitude[i]));
         expectClose(`${tokens} tokens`, relative(out), relative(expected), LINEAR);
         expect(whole.subarray(tokens * rows).every((y) => y === 77)).toBe(true);
       }
@@ -51,7 +57,12 @@ describe.each(DTYPES)('linear, weights of %s', (dtype) => {
   test('the same bits for each token alone as for all at once, and for every thread count', () => {
     const [rows, columns, tokens] = [96, 80, 37];
     const random = new Random(3);
-    const weights = backend.packWeights({ weight: toBits(normals(random, rows * columns, dtype), dtype), dtype, rows, columns });
+    const weights = backend.packWeights({
+      weight: toBits(normals(random, rows * columns, dtype), dtype),
+      dtype,
+      rows,
+      columns,
+    });
     const x = f32(normals(random, tokens * columns, 'f32'));
     const run = (count: number, from: Float32Array) => {
       const out = new Float32Array(count * rows);
@@ -72,24 +83,47 @@ describe.each(DTYPES)('linear, weights of %s', (dtype) => {
   test('NaN in one token stays in it', () => {
     const [rows, columns, tokens] = [20, 24, 9];
     const random = new Random(4);
-    const weights = backend.packWeights({ weight: toBits(normals(random, rows * columns, dtype), dtype), dtype, rows, columns });
+    const weights = backend.packWeights({
+      weight: toBits(normals(random, rows * columns, dtype), dtype),
+      dtype,
+      rows,
+      columns,
+    });
     const x = f32(normals(random, tokens * columns, 'f32'));
     x[4 * columns + 7] = NaN;
     const out = new Float32Array(tokens * rows);
     backend.linear({ x, weights, bias: null, out, tokens });
-    out.forEach((y, i) => expect(Number.isNaN(y)).toBe(Math.floor(i / rows) === 4));
+    const poisoned = Array.from(out.keys()).filter((i) => Number.isNaN(out[i]));
+    expect(poisoned).toEqual(Array.from({ length: rows }, (_, n) => 4 * rows + n));
   });
 });
 
 describe('rmsNorm', () => {
   test.each(axis([1, 2, 3, 7, 8, 15, 16, 17, 33, 64, 100, 192, 577, 1024]))('dim %i', (dim) => {
     const random = new Random(dim);
-    for (const [tokens, scale] of [[0, 1], [1, 1], [5, 100], [9, 1e-4]]) {
+    for (const [tokens, scale] of [
+      [0, 1],
+      [1, 1],
+      [5, 100],
+      [9, 1e-4],
+    ]) {
       const x = normals(random, tokens * dim, 'f32', scale);
       const weight = normals(random, dim, 'f32');
       const out = new Float32Array(tokens * dim + 8).fill(77);
-      backend.rmsNorm({ x: f32(x), weight: f32(weight), out: out.subarray(0, tokens * dim), tokens, dim, eps: 1e-5 });
-      expectClose(`${tokens} tokens`, out.subarray(0, tokens * dim), rmsNormOracle(x, weight, Math.fround(1e-5)), RMS_NORM);
+      backend.rmsNorm({
+        x: f32(x),
+        weight: f32(weight),
+        out: out.subarray(0, tokens * dim),
+        tokens,
+        dim,
+        eps: 1e-5,
+      });
+      expectClose(
+        `${tokens} tokens`,
+        out.subarray(0, tokens * dim),
+        rmsNormOracle(x, weight, Math.fround(1e-5)),
+        RMS_NORM,
+      );
       expect(out.subarray(tokens * dim).every((y) => y === 77)).toBe(true);
       const inPlace = f32(x);
       backend.rmsNorm({ x: inPlace, weight: f32(weight), out: inPlace, tokens, dim, eps: 1e-5 });
@@ -99,7 +133,14 @@ describe('rmsNorm', () => {
 
   test('a row of zeros stays zero', () => {
     const x = new Float32Array(40);
-    backend.rmsNorm({ x, weight: new Float32Array(20).fill(1), out: x, tokens: 2, dim: 20, eps: 1e-6 });
+    backend.rmsNorm({
+      x,
+      weight: new Float32Array(20).fill(1),
+      out: x,
+      tokens: 2,
+      dim: 20,
+      eps: 1e-6,
+    });
     expect(Array.from(x)).toEqual(new Array(40).fill(0));
   });
 });
@@ -118,7 +159,12 @@ describe.each([true, false])('rope, interleaved %p', (interleaved) => {
     [128, 2],
   ])('head dim %i, first %i turned', (headDim, rotaryDim) => {
     const random = new Random(headDim + rotaryDim);
-    for (const [tokens, heads] of [[0, 3], [1, 1], [1, 9], [13, 3]]) {
+    for (const [tokens, heads] of [
+      [0, 3],
+      [1, 1],
+      [1, 9],
+      [13, 3],
+    ]) {
       const x = normals(random, tokens * heads * headDim, 'f32');
       const angles = Array.from({ length: (tokens * rotaryDim) / 2 }, () => 6 * random.uniform());
       const [cos, sin] = [f32(angles.map(Math.cos)), f32(angles.map(Math.sin))];
@@ -145,86 +191,28 @@ test.each([0, 1, 3, 7, 8, 15, 16, 17, 31, 100, 1000])('swiglu and add of %i elem
   backend.swiglu({ gate: inPlace, up: f32(up), out: inPlace, count });
   expect(inPlace).toEqual(out);
   backend.add(out, f32(up), count);
-  expectClose('add', out, swigluOracle(gate, up).map((y, i) => y + up[i]), SWIGLU);
+  expectClose(
+    'add',
+    out,
+    swigluOracle(gate, up).map((y, i) => y + up[i]),
+    SWIGLU,
+  );
   expect(whole.subarray(count).every((y) => y === 77)).toBe(true);
 });
 
 test('swiglu at the ends of the range', () => {
   const gate = [-1e4, -200, -100, -88, -87, -20, 0, 20, 88, 100, 1e4, Infinity, NaN];
   const out = new Float32Array(gate.length);
-  backend.swiglu({ gate: f32(gate), up: new Float32Array(gate.length).fill(2), out, count: gate.length });
+  backend.swiglu({
+    gate: f32(gate),
+    up: new Float32Array(gate.length).fill(2),
+    out,
+    count: gate.length,
+  });
   // silu(x) is x / (1 + exp(-x)): tiny at the left, x at the right.
-  const expected = swigluOracle(gate, gate.map(() => 2));
+  const expected = swigluOracle(
+    gate,
+    gate.map(() => 2),
+  );
   expectClose('swiglu', out, expected, SWIGLU);
-});
-
-describe.each(['f16', 'bf16'] as const)('convert f32 to %s', (dtype) => {
-  const convert = (values: ArrayLike<number>, fromDtype: FloatName, toDtype: FloatName) => {
-    const from = fromDtype === 'f32' ? f32(values) : Uint16Array.from(values);
-    const to = toDtype === 'f32' ? new Float32Array(from.length) : new Uint16Array(from.length);
-    backend.convert({ from, fromDtype, to, toDtype, count: from.length });
-    return to;
-  };
-  const isNaNBits = (bits: number) => Number.isNaN(decodeSmall(bits, dtype));
-
-  test('every 16-bit pattern becomes its exact value, and returns', () => {
-    const all = Uint16Array.from({ length: 65536 }, (_, i) => i);
-    const wide = convert(all, dtype, 'f32');
-    const back = convert(wide, 'f32', dtype);
-    for (let i = 0; i < all.length; i++) {
-      const value = decodeSmall(i, dtype);
-      if (!Object.is(wide[i], value)) throw new Error(`bits ${i} became ${wide[i]}, not ${value}`);
-      const returned = Number.isNaN(value) ? isNaNBits(back[i]) : back[i] === i;
-      if (!returned) throw new Error(`bits ${i} returned as ${back[i]}`);
-    }
-  });
-
-  test('midpoints go to even, their neighbours to the nearer side', () => {
-    const values: number[] = [];
-    for (let i = 0; i < 0x7fff; i += 7) {
-      const [low, high] = [decodeSmall(i, dtype), decodeSmall(i + 1, dtype)];
-      if (!Number.isFinite(low + high)) continue;
-      const middle = Math.fround((low + high) / 2);
-      const bits = new Uint32Array(Float32Array.of(middle).buffer)[0];
-      const near = new Float32Array(Uint32Array.of(bits - 1, bits, bits + 1).buffer);
-      values.push(...near, ...near.map((x) => -x));
-    }
-    const to = convert(values, 'f32', dtype);
-    values.forEach((x, i) => {
-      if (to[i] !== encodeSmall(x, dtype)) throw new Error(`${x} became ${to[i]}, not ${encodeSmall(x, dtype)}`);
-    });
-  });
-
-  test('overflow, denormals, infinities and NaN', () => {
-    const values = [
-      65504, 65519.99, 65520, 65536, 1e10, 3.4e38, 3.3895314e38, 3.3961775e38, 3.4028235e38, Infinity, -Infinity,
-      2 ** -14, 2 ** -24, 2 ** -25, 2 ** -25 * 1.0001, 2 ** -26, 6.1e-5, 2 ** -126, 2 ** -133, 2 ** -134, 2 ** -149, 0, -0,
-    ].map(Math.fround);
-    const to = convert([...values, ...values.map((x) => -x)], 'f32', dtype);
-    [...values, ...values.map((x) => -x)].forEach((x, i) => expect([x, to[i]]).toEqual([x, encodeSmall(x, dtype)]));
-    // Every kind of NaN, the ones whose payload lies in the lost bits too.
-    const nans = new Float32Array(Uint32Array.of(0x7fc00000, 0x7f800001, 0xff800001, 0x7fffffff, 0xffffffff, 0x7fc00001).buffer);
-    for (const bits of convert(nans, 'f32', dtype)) expect(isNaNBits(bits)).toBe(true);
-  });
-
-  test.each([0, 1, 2, 7, 15, 17, 33, 100])('%i elements, none beyond', (count) => {
-    const random = new Random(count);
-    for (let n = 0; n < samples(5); n++) {
-      const from = f32(random.normals(count, 1000));
-      const to = new Uint16Array(count + 8).fill(77);
-      backend.convert({ from, fromDtype: 'f32', to, toDtype: dtype, count });
-      from.forEach((x, i) => expect(to[i]).toBe(encodeSmall(x, dtype)));
-      expect(to.subarray(count).every((x) => x === 77)).toBe(true);
-    }
-  });
-
-  test('between the 16-bit dtypes', () => {
-    const other = dtype === 'f16' ? 'bf16' : 'f16';
-    const from = Array.from({ length: 65536 }, (_, i) => i).filter((i) => !isNaNBits(i));
-    const to = convert(from, dtype, other);
-    from.forEach((bits, i) => {
-      const expected = encodeSmall(decodeSmall(bits, dtype), other);
-      if (to[i] !== expected) throw new Error(`${decodeSmall(bits, dtype)} became ${to[i]}, not ${expected}`);
-    });
-  });
 });

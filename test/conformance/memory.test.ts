@@ -37,7 +37,15 @@ function movedInputs(inputs: AttentionInputs, elements: number, buffers: Buffers
 describe.each(DTYPES)('%s', (dtype) => {
   const cases = [
     attentionCase({ dtype, queryTokens: 1, keyTokens: 67, headDim: 19, valueDim: 33, group: 3 }),
-    attentionCase({ dtype, queryTokens: 21, keyTokens: 67, headDim: 19, valueDim: 33, group: 3, causal: true }),
+    attentionCase({
+      dtype,
+      queryTokens: 21,
+      keyTokens: 67,
+      headDim: 19,
+      valueDim: 33,
+      group: 3,
+      causal: true,
+    }),
   ];
 
   test.each([0, 1, 2, 3, 5, 7, 15])('views %i elements off, NaN before and behind', (elements) => {
@@ -73,7 +81,13 @@ describe.each(DTYPES)('%s', (dtype) => {
 
   test('inputs are not written to', () => {
     for (const c of cases) {
-      const inputs = attentionInputs({ ...c, mask: 'random', bias: 'plain', alibi: true, sinkLogits: true });
+      const inputs = attentionInputs({
+        ...c,
+        mask: 'random',
+        bias: 'plain',
+        alibi: true,
+        sinkLogits: true,
+      });
       const tensors = [inputs.q, inputs.k, inputs.v, ...Object.values(inputs.options)].filter(
         (t): t is Tensor => t instanceof Tensor,
       );

@@ -52,13 +52,18 @@ const OPTIONS: [string, Partial<AttentionCase>][] = [
   ['sink logits and window', { sinkLogits: true, window: 3 }],
   ['out given', { out: 'q' }],
   ['out given in f32', { out: 'f32' }],
-  ['mask, bias, ALiBi, sink logits', { mask: 'random', bias: 'plain', alibi: true, sinkLogits: true }],
+  [
+    'mask, bias, ALiBi, sink logits',
+    { mask: 'random', bias: 'plain', alibi: true, sinkLogits: true },
+  ],
 ];
 
 describe.each(DTYPES)('%s', (dtype) => {
   test.each(OPTIONS)('%s', (_, option) => {
     for (const [i, shape] of axis(SHAPES, 2).entries()) {
-      checkAttention(attentionCase({ seed: 100 + i, dtype, headDim: 12, valueDim: 20, ...shape, ...option }));
+      checkAttention(
+        attentionCase({ seed: 100 + i, dtype, headDim: 12, valueDim: 20, ...shape, ...option }),
+      );
     }
   });
 });

@@ -43,7 +43,8 @@ function randomOptions(random: Random): Partial<AttentionCase> {
   if (random.chance(0.2)) o.scale = random.pick([0, -0.3, 0.05, 0.5]);
   if (random.chance(0.2)) o.softcap = random.pick([0.5, 5, 50]);
   if (random.chance(0.25)) o.mask = random.pick(['random', 'hidden row', 'all hidden'] as const);
-  if (random.chance(0.25)) o.bias = random.pick(['plain', 'with -Infinity', 'row of -Infinity'] as const);
+  if (random.chance(0.25))
+    o.bias = random.pick(['plain', 'with -Infinity', 'row of -Infinity'] as const);
   if (random.chance(0.2)) o.alibi = true;
   if (random.chance(0.2)) o.sinkLogits = true;
   if (random.chance(0.2)) o.sharpness = random.pick([0.1, 5, 50]);

@@ -14,7 +14,14 @@ describe.each(DTYPES)('%s', (dtype) => {
   describe.each(axis(GROUPS))('group of %i', (group) => {
     test.each([1, 2, 17])('%i queries', (queryTokens) => {
       checkAttention(
-        attentionCase({ seed: group, dtype, group, queryTokens, keyTokens: 70, causal: queryTokens > 1 }),
+        attentionCase({
+          seed: group,
+          dtype,
+          group,
+          queryTokens,
+          keyTokens: 70,
+          causal: queryTokens > 1,
+        }),
       );
     });
   });
@@ -38,7 +45,14 @@ describe.each(DTYPES)('%s', (dtype) => {
   describe.each(axis(thinned(KEYS, every)))('%i keys', (keyTokens) => {
     test.each(axis(thinned(QUERIES, every)))('%i queries', (queryTokens) => {
       // Tq > Tk included: causal rows before the first key see nothing.
-      const c = attentionCase({ dtype, queryTokens, keyTokens, kvHeads: 1, headDim: 4, valueDim: 4 });
+      const c = attentionCase({
+        dtype,
+        queryTokens,
+        keyTokens,
+        kvHeads: 1,
+        headDim: 4,
+        valueDim: 4,
+      });
       checkAttention({ ...c, causal: true });
       if (queryTokens <= 17) checkAttention({ ...c, batch: 2 });
     });
@@ -56,12 +70,27 @@ describe.each(DTYPES)('%s', (dtype) => {
 
   test('many heads, batches and rows at once', () => {
     checkAttention(
-      attentionCase({ dtype, batch: 3, kvHeads: 5, group: 3, queryTokens: 33, keyTokens: 140, causal: true }),
+      attentionCase({
+        dtype,
+        batch: 3,
+        kvHeads: 5,
+        group: 3,
+        queryTokens: 33,
+        keyTokens: 140,
+        causal: true,
+      }),
     );
   });
 
   test('one row against many keys, whose work is split over keys', () => {
-    const c = attentionCase({ dtype, kvHeads: 1, group: 4, headDim: 8, valueDim: 8, queryTokens: 1 });
+    const c = attentionCase({
+      dtype,
+      kvHeads: 1,
+      group: 4,
+      headDim: 8,
+      valueDim: 8,
+      queryTokens: 1,
+    });
     for (const keyTokens of [1023, 2048, 4097]) checkAttention({ ...c, keyTokens, causal: true });
   });
 });

@@ -41,7 +41,15 @@ function finiteRows(c: AttentionCase, t: FloatTensor): boolean[] {
 }
 
 describe.each(DTYPES)('%s', (dtype) => {
-  const prefill = attentionCase({ dtype, queryTokens: 40, keyTokens: 70, causal: true, headDim: 20, valueDim: 20, group: 3 });
+  const prefill = attentionCase({
+    dtype,
+    queryTokens: 40,
+    keyTokens: 70,
+    causal: true,
+    headDim: 20,
+    valueDim: 20,
+    group: 3,
+  });
   const decode = { ...prefill, queryTokens: 1, keyTokens: 133 };
 
   describe.each(POISONS)('%p', (value) => {
@@ -67,13 +75,23 @@ describe.each(DTYPES)('%s', (dtype) => {
       expect(finiteRows(c, out)).toEqual(sees.map((s) => !s));
       const width = out.data.length / c.queryTokens;
       const rows = (x: number[], w: number) => x.filter((_x, at) => !sees[Math.floor(at / w)]);
-      expect(rows(toNumbers(out.data, dtype), width)).toHaveLength(width * sees.filter((s) => !s).length);
+      expect(rows(toNumbers(out.data, dtype), width)).toHaveLength(
+        width * sees.filter((s) => !s).length,
+      );
       sees.forEach((seen, i) => {
         if (!seen) return;
         out.data.fill(0, i * width, (i + 1) * width);
         clean.out.fill(0, i * width, (i + 1) * width);
-        lse.data.fill(0, (i * lse.data.length) / c.queryTokens, ((i + 1) * lse.data.length) / c.queryTokens);
-        clean.lse.fill(0, (i * lse.data.length) / c.queryTokens, ((i + 1) * lse.data.length) / c.queryTokens);
+        lse.data.fill(
+          0,
+          (i * lse.data.length) / c.queryTokens,
+          ((i + 1) * lse.data.length) / c.queryTokens,
+        );
+        clean.lse.fill(
+          0,
+          (i * lse.data.length) / c.queryTokens,
+          ((i + 1) * lse.data.length) / c.queryTokens,
+        );
       });
       compareWithOracle('the other rows', { out, lse }, clean, dtype);
     });
@@ -100,7 +118,7 @@ describe.each(DTYPES)('%s', (dtype) => {
         const { out, lse } = run(inputs);
         const numbers = toNumbers(out.data, dtype);
         // Every row sees token 3; a weighted sum with an infinity is that infinity.
-        for (const x of numbers) expect(x).toBe(value);
+        expect(numbers.filter((x) => !Object.is(x, value))).toEqual([]);
         expect(toNumbers(lse.data, 'f32').every(Number.isFinite)).toBe(true);
       }
     });
@@ -115,7 +133,12 @@ describe.each(DTYPES)('%s', (dtype) => {
   });
 
   test('NaN in a visible key makes the row NaN, LSE too', () => {
-    for (const c of [prefill, decode, { ...prefill, softcap: 5 }, { ...decode, sinkLogits: true }]) {
+    for (const c of [
+      prefill,
+      decode,
+      { ...prefill, softcap: 5 },
+      { ...decode, sinkLogits: true },
+    ]) {
       const inputs = attentionInputs(c);
       poison(inputs.k, 3, NaN);
       const { out, lse } = run(inputs);
@@ -152,7 +175,15 @@ describe.each(DTYPES)('%s', (dtype) => {
   });
 
   test('what an evicted or truncated token left in the cache reaches nothing', () => {
-    const cache = new KvCache({ layers: 1, kvHeads: 2, headDim: 16, dtype, capacity: 80, window: 20, sinkTokens: 2 });
+    const cache = new KvCache({
+      layers: 1,
+      kvHeads: 2,
+      headDim: 16,
+      dtype,
+      capacity: 80,
+      window: 20,
+      sinkTokens: 2,
+    });
     const sequence = cache.sequence();
     const append = (tokens: number, value: number) => {
       const row = tensor(new Array(tokens * 32).fill(value), [tokens, 2, 16], dtype);

@@ -37,7 +37,8 @@ export function currentTarget(): Target | undefined {
 
 function asTarget(name: string): Target {
   const target = TARGETS.find((t) => t === name.trim());
-  if (target === undefined) throw new Error(`no such target: ${name}; there are ${TARGETS.join(', ')}`);
+  if (target === undefined)
+    throw new Error(`no such target: ${name}; there are ${TARGETS.join(', ')}`);
   return target;
 }
 

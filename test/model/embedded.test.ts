@@ -11,6 +11,7 @@ import {
   readGolden,
 } from '../support/golden';
 import { embeddedModel, goldenFolder } from '../support/package';
+import { axis } from '../support/samples';
 
 const golden = readGolden(join(goldenFolder, 'stories.json'));
 let model: Model;
@@ -27,7 +28,7 @@ describe.each(golden.prompts.map((p) => [p.name, p] as const))('%s', (_, prompt)
   test('logits', () => expectLogits(model, golden, prompt));
   test('greedy tokens', () => expectGreedy(model, prompt, golden.model.eos));
   test('most likely token along the golden continuation', () =>
-    expectForcedArgmax(model, prompt, [1, 7, 20, 31, 60, 95]));
+    expectForcedArgmax(model, prompt, axis([1, 7, 20, 31, 60, 95])));
   test('text decodes back', () => {
     expect(model.tokenizer.decode(prompt.greedy)).toBe(prompt.text_out);
   });
@@ -36,7 +37,8 @@ describe.each(golden.prompts.map((p) => [p.name, p] as const))('%s', (_, prompt)
 test('the pieces of text add up, and a string prompt is its ids', async () => {
   const prompt = golden.prompts[0];
   const pieces: string[] = [];
-  for await (const { text } of model.generate(prompt.text, { maxTokens: 40, temperature: 0 })) pieces.push(text);
+  for await (const { text } of model.generate(prompt.text, { maxTokens: 40, temperature: 0 }))
+    pieces.push(text);
   expect(pieces.join('')).toBe(model.tokenizer.decode(prompt.greedy.slice(0, 40)));
 });
 
@@ -72,12 +74,14 @@ test('a seed makes a sample repeatable, another seed another text', async () => 
 });
 
 test('a windowed cache with sink tokens writes past its capacity', async () => {
-  const small = await loadModel(embeddedModel, { kvCache: { dtype: 'f16', window: 64, sinkTokens: 4 } });
+  const small = await loadModel(embeddedModel, {
+    kvCache: { dtype: 'f16', window: 64, sinkTokens: 4 },
+  });
   const tokens = await greedyTokens(small, golden.prompts[0].ids, 100);
   // The window is longer than prompt and first steps: those are the full model's.
   expect(tokens.slice(0, 20)).toEqual(golden.prompts[0].greedy.slice(0, 20));
   expect(tokens.length).toBe(100);
-  small.dispose();
+  await small.dispose();
 });
 
 test('16-bit caches stay near the f32 one', async () => {
@@ -86,7 +90,9 @@ test('16-bit caches stay near the f32 one', async () => {
     const prompt = golden.prompts[0];
     const tokens = await greedyTokens(other, prompt.ids, 8);
     const sure = prompt.margin.slice(0, 8).findIndex((m) => m < 0.5);
-    expect(tokens.slice(0, sure < 0 ? 8 : sure)).toEqual(prompt.greedy.slice(0, sure < 0 ? 8 : sure));
-    other.dispose();
+    expect(tokens.slice(0, sure < 0 ? 8 : sure)).toEqual(
+      prompt.greedy.slice(0, sure < 0 ? 8 : sure),
+    );
+    await other.dispose();
   }
 });

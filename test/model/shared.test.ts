@@ -33,7 +33,10 @@ function smolLM2(form?: string): { path: string } | { reason: string } {
   const script = join(sharedFolder, 'models/get.sh');
   if (!existsSync(script)) return { reason: 'no ../shared/models/get.sh' };
   try {
-    const path = execFileSync(script, form === undefined ? [] : [form], { encoding: 'utf8', timeout: LONG });
+    const path = execFileSync(script, form === undefined ? [] : [form], {
+      encoding: 'utf8',
+      timeout: LONG,
+    });
     return { path: path.trim() };
   } catch (error) {
     return { reason: `get.sh ${form ?? ''} failed: ${String(error).split('\n')[0]}` };
@@ -53,20 +56,34 @@ function goldenSuite(golden: Golden, path: string, texts: string): void {
     test('greedy tokens', () => expectGreedy(model, prompt, golden.model.eos), LONG);
     if (prompt.chat !== undefined) {
       test('a chat message becomes the prompt', () => {
-        expect(model.tokenizer.applyChatTemplate([{ role: 'user', content: prompt.chat! }])).toBe(prompt.text);
+        expect(model.tokenizer.applyChatTemplate([{ role: 'user', content: prompt.chat! }])).toBe(
+          prompt.text,
+        );
       });
-      test('a chat message is answered as its prompt is', async () => {
-        const answer: number[] = [];
-        const options = { maxTokens: 4, temperature: 0 };
-        for await (const { token } of model.generate([{ role: 'user', content: prompt.chat! }], options)) answer.push(token);
-        expect(answer).toEqual(prompt.greedy.slice(0, 4));
-      }, LONG);
+      test(
+        'a chat message is answered as its prompt is',
+        async () => {
+          const answer: number[] = [];
+          const options = { maxTokens: 4, temperature: 0 };
+          for await (const { token } of model.generate(
+            [{ role: 'user', content: prompt.chat! }],
+            options,
+          ))
+            answer.push(token);
+          expect(answer).toEqual(prompt.greedy.slice(0, 4));
+        },
+        LONG,
+      );
     }
   });
 
-  test.each(golden.perplexity.map((p) => [p.file, p] as const))('perplexity of %s', (file, expected) => {
-    return expectPerplexity(model, readFileSync(join(texts, file), 'utf8'), expected);
-  }, LONG);
+  test.each(golden.perplexity.map((p) => [p.file, p] as const))(
+    'perplexity of %s',
+    (file, expected) => {
+      return expectPerplexity(model, readFileSync(join(texts, file), 'utf8'), expected);
+    },
+    LONG,
+  );
 }
 
 const texts = join(sharedFolder, 'models/texts');
@@ -88,19 +105,34 @@ describe.each(['stories', 'stories-mha'])('%s', (name) => {
     return;
   }
   const golden = readGolden(join(sharedFolder, `golden/${name}.json`));
-  describe('Hugging Face folder', () => goldenSuite(golden, join(sharedFolder, 'models', name), texts));
+  describe('Hugging Face folder', () =>
+    goldenSuite(golden, join(sharedFolder, 'models', name), texts));
 
-  test('Q8_0 GGUF agrees with its own values', async () => {
-    await expectOwnValues(join(sharedFolder, 'models', name, `${name}-q8_0.gguf`), golden.prompts[0].ids);
-  }, LONG);
+  test(
+    'Q8_0 GGUF agrees with its own values',
+    async () => {
+      await expectOwnValues(
+        join(sharedFolder, 'models', name, `${name}-q8_0.gguf`),
+        golden.prompts[0].ids,
+      );
+    },
+    LONG,
+  );
 
-  test('the text of the Q8_0 GGUF is tokenised as the folder is', async () => {
-    const model = await loadModel(join(sharedFolder, 'models', name, `${name}-q8_0.gguf`));
-    for (const prompt of golden.prompts) {
-      expect([prompt.name, model.tokenizer.encode(prompt.text)]).toEqual([prompt.name, prompt.ids]);
-    }
-    await model.dispose();
-  }, LONG);
+  test(
+    'the text of the Q8_0 GGUF is tokenised as the folder is',
+    async () => {
+      const model = await loadModel(join(sharedFolder, 'models', name, `${name}-q8_0.gguf`));
+      for (const prompt of golden.prompts) {
+        expect([prompt.name, model.tokenizer.encode(prompt.text)]).toEqual([
+          prompt.name,
+          prompt.ids,
+        ]);
+      }
+      await model.dispose();
+    },
+    LONG,
+  );
 });
 
 /** The model's logits against a float64 forward pass over the file's own values, and its choice of the next token. */
@@ -126,16 +158,24 @@ describe('SmolLM2-135M rewritten', () => {
       continue;
     }
     const golden = readGolden(join(sharedFolder, 'golden/smollm2.json'));
-    test(`${form} agrees with its own values`, async () => {
-      await expectOwnValues(found.path, golden.prompts[0].ids.slice(0, 6));
-    }, LONG);
-    test(`${form} goes on with the digits as the original does`, async () => {
-      const model = await loadModel(found.path);
-      const prompt = golden.prompts.find((p) => p.name === 'digits')!;
-      expect(model.tokenizer.encode(prompt.text)).toEqual(prompt.ids);
-      // Weights rounded once more move a logit by more than the margin of exact arithmetic.
-      await expectGreedy(model, prompt, golden.model.eos, 1);
-      await model.dispose();
-    }, LONG);
+    test(
+      `${form} agrees with its own values`,
+      async () => {
+        await expectOwnValues(found.path, golden.prompts[0].ids.slice(0, 6));
+      },
+      LONG,
+    );
+    test(
+      `${form} goes on with the digits as the original does`,
+      async () => {
+        const model = await loadModel(found.path);
+        const prompt = golden.prompts.find((p) => p.name === 'digits')!;
+        expect(model.tokenizer.encode(prompt.text)).toEqual(prompt.ids);
+        // Weights rounded once more move a logit by more than the margin of exact arithmetic.
+        await expectGreedy(model, prompt, golden.model.eos, 1);
+        await model.dispose();
+      },
+      LONG,
+    );
   }
 });

@@ -11,7 +11,12 @@ using namespace gqa;
 namespace {
 
 constexpr int64_t kHeadDim = 64, kBlockTokens = 64;
-int failures = 0;
+int passed = 0, failures = 0;
+
+void check(bool good, const char* what) {
+  good ? ++passed : ++failures;
+  if (!good) fprintf(stderr, "%s\n", what);
+}
 
 // Zero pages that take memory only where they are written.
 char* reserve(int64_t bytes) {
@@ -24,9 +29,9 @@ char* reserve(int64_t bytes) {
 }
 
 void expectNear(const char* what, double actual, double expected) {
-  if (std::fabs(actual - expected) <= 1e-5 * std::fmax(1, std::fabs(expected))) return;
-  ++failures;
-  fprintf(stderr, "%s: %g, not %g\n", what, actual, expected);
+  const bool near = std::fabs(actual - expected) <= 1e-5 * std::fmax(1, std::fabs(expected));
+  if (!near) fprintf(stderr, "%g, not %g: ", actual, expected);
+  check(near, what);
 }
 
 AttendProblem oneRow(const float* q, float* out, int64_t keyTokens, int64_t kvHeads) {
@@ -48,7 +53,7 @@ void farBlocks() {
   const int64_t blocks = 100000, kvHeads = 2, tokens = 3;
   const BlockLayout layout = {DType::f32, kHeadDim, kHeadDim, kBlockTokens};
   const int64_t bytes = kvHeads * blocks * layout.bytes();
-  if (bytes < int64_t(1) << 32) ++failures;
+  check(bytes >= int64_t(1) << 32, "an arena beyond 4 GiB");
   const ArenaView arena = {reserve(bytes), layout, kvHeads, blocks};
   std::vector<float> k(size_t(tokens * kvHeads * kHeadDim)), v(k.size());
   std::vector<float> q(size_t(kvHeads * kHeadDim), 0.f), out(q.size(), -1.f);
@@ -66,7 +71,7 @@ void farBlocks() {
     AttendProblem p = oneRow(q.data(), out.data(), tokens, kvHeads);
     p.arena = arena;
     p.table = store.table;
-    if (attend(p, nullptr) != Status::ok) ++failures;
+    check(attend(p, nullptr) == Status::ok, "attend");
     // All scores are 0: the mean of the tokens.
     for (int64_t h = 0; h < kvHeads; ++h)
       expectNear("far block", out[size_t(h * kHeadDim)], double(id) + double(10 * h) + 1);
@@ -95,7 +100,7 @@ void farPositions() {
   p.arena = arena;
   p.table = store.table;
   p.window = 11;
-  if (attend(p, nullptr) != Status::ok) ++failures;
+  check(attend(p, nullptr) == Status::ok, "attend");
   expectNear("far position", out[5], double(tokens - 6));
   munmap(arena.base, size_t(ringBlocks * layout.bytes()));
 }
@@ -116,7 +121,7 @@ void farTokens() {
   p.v = v;
   p.window = window;
   p.sinkTokens = sinks;
-  if (attend(p, nullptr) != Status::ok) ++failures;
+  check(attend(p, nullptr) == Status::ok, "attend");
   expectNear("far token", out[63], (1000.0 + 4) / 5);
   munmap(k, size_t(bytes));
   munmap(v, size_t(bytes));
@@ -130,6 +135,6 @@ int main() {
   farBlocks();
   farPositions();
   farTokens();
-  printf("offsets: %s, %d failures\n", opTable()->isa, failures);
+  printf("offsets, %s\n%d passed, %d failed\n", opTable()->isa, passed, failures);
   return failures == 0 ? 0 : 1;
 }

@@ -67,7 +67,16 @@ export function attentionInputs(c: AttentionCase): AttentionInputs {
   const q = normals(random, size(qShape), c.dtype, c.sharpness ?? 1);
   const k = normals(random, size(kShape), c.dtype);
   const v = normals(random, size(vShape), c.dtype);
-  const oracle: OracleAttention = { ...c, heads, q, k, v, mask: undefined, bias: undefined, sinkLogits: undefined };
+  const oracle: OracleAttention = {
+    ...c,
+    heads,
+    q,
+    k,
+    v,
+    mask: undefined,
+    bias: undefined,
+    sinkLogits: undefined,
+  };
   const { causal, window, sinkTokens, scale, softcap } = c;
   const options: AttentionFeatures = { causal, window, sinkTokens, scale, softcap };
   const planes = {
@@ -108,9 +117,11 @@ export function checkAttention(c: AttentionCase): OracleResult {
   if (c.out !== undefined) options.out = emptyOut(shape, outDtype);
   const result = attention(q, k, v, { ...options, returnLse: true });
   const name = JSON.stringify(c);
-  if (c.out !== undefined && result.out !== options.out) throw new Error(`${name}: not the caller's out`);
+  if (c.out !== undefined && result.out !== options.out)
+    throw new Error(`${name}: not the caller's out`);
   if (result.out.dtype !== outDtype) throw new Error(`${name}: out is ${result.out.dtype}`);
-  if (String(result.out.shape) !== String(shape)) throw new Error(`${name}: out is ${result.out.shape}`);
+  if (String(result.out.shape) !== String(shape))
+    throw new Error(`${name}: out is ${result.out.shape}`);
   compareWithOracle(name, result, expected, c.dtype);
   return expected;
 }
@@ -145,18 +156,27 @@ function planeShape(plane: Plane, c: AttentionCase): number[] {
   return [plane.batch, plane.heads, c.queryTokens, c.keyTokens];
 }
 
-function maskValues(c: AttentionCase, planes: { batch: number; heads: number }, random: Random): number[] {
+function maskValues(
+  c: AttentionCase,
+  planes: { batch: number; heads: number },
+  random: Random,
+): number[] {
   const rows = planes.batch * planes.heads * c.queryTokens;
   const values: number[] = [];
   for (let r = 0; r < rows; r++) {
     // Any byte but zero means visible.
     const hidden = c.mask === 'all hidden' || (c.mask === 'hidden row' && r % 3 === 0);
-    for (let j = 0; j < c.keyTokens; j++) values.push(hidden || random.chance(0.4) ? 0 : random.int(1, 255));
+    for (let j = 0; j < c.keyTokens; j++)
+      values.push(hidden || random.chance(0.4) ? 0 : random.int(1, 255));
   }
   return values;
 }
 
-function biasValues(c: AttentionCase, planes: { batch: number; heads: number }, random: Random): number[] {
+function biasValues(
+  c: AttentionCase,
+  planes: { batch: number; heads: number },
+  random: Random,
+): number[] {
   const rows = planes.batch * planes.heads * c.queryTokens;
   const values: number[] = [];
   for (let r = 0; r < rows; r++) {

@@ -22,11 +22,16 @@ interface BlockType {
 
 const half = (b: DataView, at: number) => decodeSmall(b.getUint16(at, true), 'f16');
 /** Element i of 32 nibbles: the low ones of 16 bytes, then the high ones. */
-const nibble = (b: DataView, at: number, i: number) => (b.getUint8(at + (i % 16)) >> (i < 16 ? 0 : 4)) & 15;
+const nibble = (b: DataView, at: number, i: number) =>
+  (b.getUint8(at + (i % 16)) >> (i < 16 ? 0 : 4)) & 15;
 const fifthBit = (b: DataView, at: number, i: number) => (b.getUint32(at, true) >>> i) & 1;
 
 /** A block type of 32 elements whose element i is `value`. */
-function block32(code: number, bytes: number, value: (b: DataView, i: number) => number): BlockType {
+function block32(
+  code: number,
+  bytes: number,
+  value: (b: DataView, i: number) => number,
+): BlockType {
   const decode: BlockType['decode'] = (block, out, at) => {
     for (let i = 0; i < 32; i++) out[at + i] = value(block, i);
   };
@@ -44,7 +49,11 @@ export const GGUF_TYPES: Record<GgufType, BlockType> = {
   Q4_0: block32(2, 18, (b, i) => half(b, 0) * (nibble(b, 2, i) - 8)),
   Q4_1: block32(3, 20, (b, i) => half(b, 0) * nibble(b, 4, i) + half(b, 2)),
   Q5_0: block32(6, 22, (b, i) => half(b, 0) * (nibble(b, 6, i) + 16 * fifthBit(b, 2, i) - 16)),
-  Q5_1: block32(7, 24, (b, i) => half(b, 0) * (nibble(b, 8, i) + 16 * fifthBit(b, 4, i)) + half(b, 2)),
+  Q5_1: block32(
+    7,
+    24,
+    (b, i) => half(b, 0) * (nibble(b, 8, i) + 16 * fifthBit(b, 4, i)) + half(b, 2),
+  ),
   Q8_0: block32(8, 34, (b, i) => half(b, 0) * b.getInt8(2 + i)),
   Q6_K: { code: 14, elements: 256, bytes: 210, decode: decodeQ6K },
 };
@@ -64,13 +73,22 @@ export function decodeTensor(type: GgufType, bytes: Uint8Array, count: number): 
   const { elements, bytes: blockBytes, decode } = GGUF_TYPES[type];
   const out = new Float32Array(count);
   for (let n = 0; n < count / elements; n++) {
-    decode(new View(bytes.buffer, bytes.byteOffset + n * blockBytes, blockBytes), out, n * elements);
+    decode(
+      new View(bytes.buffer, bytes.byteOffset + n * blockBytes, blockBytes),
+      out,
+      n * elements,
+    );
   }
   return out;
 }
 
 /** Random blocks with scales that make weights of about `size`. */
-export function randomTensor(type: GgufType, count: number, size: number, random: Random): Uint8Array {
+export function randomTensor(
+  type: GgufType,
+  count: number,
+  size: number,
+  random: Random,
+): Uint8Array {
   const { elements, bytes: blockBytes } = GGUF_TYPES[type];
   const out = new Uint8Array((count / elements) * blockBytes);
   out.forEach((_, i) => (out[i] = random.int(0, 255)));
@@ -126,13 +144,17 @@ export function writeGguf({ metadata, tensors }: GgufFile): Buffer {
   u64(metadata.size);
   for (const [key, value] of metadata) {
     string(key);
-    if (value instanceof Float) u32(KIND.f32), f32(value.value);
-    else if (typeof value === 'string') u32(KIND.string), string(value);
-    else if (typeof value === 'boolean') u32(KIND.bool), parts.push(Buffer.of(value ? 1 : 0));
-    else if (typeof value === 'number') u32(KIND.u32), u32(value);
+    if (value instanceof Float) (u32(KIND.f32), f32(value.value));
+    else if (typeof value === 'string') (u32(KIND.string), string(value));
+    else if (typeof value === 'boolean') (u32(KIND.bool), parts.push(Buffer.of(value ? 1 : 0)));
+    else if (typeof value === 'number') (u32(KIND.u32), u32(value));
     else if (typeof value[0] === 'string') {
-      u32(KIND.array), u32(KIND.string), u64(value.length), (value as string[]).forEach(string);
-    } else u32(KIND.array), u32(KIND.i32), u64(value.length), (value as number[]).forEach((x) => u32(x >>> 0));
+      (u32(KIND.array), u32(KIND.string), u64(value.length), (value as string[]).forEach(string));
+    } else
+      (u32(KIND.array),
+        u32(KIND.i32),
+        u64(value.length),
+        (value as number[]).forEach((x) => u32(x >>> 0)));
   }
   let offset = 0;
   for (const t of tensors) {

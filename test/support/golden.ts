@@ -34,23 +34,41 @@ export function certainTokens(prompt: GoldenPrompt, eos: number, margin = MODEL_
   return sure.filter((id) => id !== eos);
 }
 
-export async function greedyTokens(model: Model, prompt: string | number[], count: number): Promise<number[]> {
+export async function greedyTokens(
+  model: Model,
+  prompt: string | number[],
+  count: number,
+): Promise<number[]> {
   const tokens: number[] = [];
   if (count === 0) return tokens;
-  for await (const { token } of model.generate(prompt, { maxTokens: count, temperature: 0 })) tokens.push(token);
+  for await (const { token } of model.generate(prompt, { maxTokens: count, temperature: 0 }))
+    tokens.push(token);
   return tokens;
 }
 
 /** Greedy continuation of ids, token for token; where the golden ends with the end token, so must the model. */
-export async function expectGreedy(model: Model, prompt: GoldenPrompt, eos: number, margin = MODEL_MARGIN): Promise<void> {
+export async function expectGreedy(
+  model: Model,
+  prompt: GoldenPrompt,
+  eos: number,
+  margin = MODEL_MARGIN,
+): Promise<void> {
   const expected = certainTokens(prompt, eos, margin);
   const ends = prompt.margin.every((m) => m >= margin) && prompt.greedy.at(-1) === eos;
-  const tokens = await greedyTokens(model, prompt.ids, ends ? expected.length + 5 : expected.length);
+  const tokens = await greedyTokens(
+    model,
+    prompt.ids,
+    ends ? expected.length + 5 : expected.length,
+  );
   expect(tokens).toEqual(expected);
 }
 
 /** After the prompt, and after each of `steps` of its continuation, the most likely token is the golden's. */
-export async function expectForcedArgmax(model: Model, prompt: GoldenPrompt, steps: number[]): Promise<void> {
+export async function expectForcedArgmax(
+  model: Model,
+  prompt: GoldenPrompt,
+  steps: number[],
+): Promise<void> {
   for (const step of steps) {
     if (step >= prompt.greedy.length || prompt.margin[step] < MODEL_MARGIN) continue;
     const logits = await model.logits([...prompt.ids, ...prompt.greedy.slice(0, step)]);
@@ -58,7 +76,9 @@ export async function expectForcedArgmax(model: Model, prompt: GoldenPrompt, ste
     expect([prompt.name, step, best]).toEqual([prompt.name, step, prompt.greedy[step]]);
     const runnerUp = logits.reduce((m, x, id) => (id === best ? m : Math.max(m, x)), -Infinity);
     // Two logits of about 20, each within 1e-3 of the largest.
-    expect(Math.abs(logits[best] - runnerUp - prompt.margin[step])).toBeLessThan(2 * MODEL_LOGITS * 30);
+    expect(Math.abs(logits[best] - runnerUp - prompt.margin[step])).toBeLessThan(
+      2 * MODEL_LOGITS * 30,
+    );
   }
 }
 
@@ -68,12 +88,17 @@ export function logitsError(logits: Float32Array, golden: Golden, prompt: Golden
   return Math.max(...errors) / largest;
 }
 
-export async function expectLogits(model: Model, golden: Golden, prompt: GoldenPrompt): Promise<void> {
+export async function expectLogits(
+  model: Model,
+  golden: Golden,
+  prompt: GoldenPrompt,
+): Promise<void> {
   const logits = await model.logits(prompt.ids);
   expect(logits).toBeInstanceOf(Float32Array);
   expect(logits.length).toBe(model.config.vocabSize);
   expect(logitsError(logits, golden, prompt)).toBeLessThanOrEqual(MODEL_LOGITS);
-  for (const [id, value] of prompt.top5) expect(Math.abs(logits[id] - value)).toBeLessThan(MODEL_LOGITS * 30);
+  for (const [id, value] of prompt.top5)
+    expect(Math.abs(logits[id] - value)).toBeLessThan(MODEL_LOGITS * 30);
 }
 
 export async function expectPerplexity(

@@ -33,7 +33,11 @@ function openGguf(path: string): ReferenceCheckpoint {
     },
     weights: (name) => {
       const t = find(name) ?? find('token_embd.weight')!;
-      return decodeTensor(t.type, t.bytes, t.shape.reduce((a, b) => a * b));
+      return decodeTensor(
+        t.type,
+        t.bytes,
+        t.shape.reduce((a, b) => a * b),
+      );
     },
   };
 }
@@ -74,7 +78,8 @@ function openFolder(path: string): ReferenceCheckpoint {
       ropePairs: 'halves',
     },
     weights: (name) => {
-      const { dtype, shape, data_offsets } = header[huggingFaceName(name)] ?? header['model.embed_tokens.weight'];
+      const { dtype, shape, data_offsets } =
+        header[huggingFaceName(name)] ?? header['model.embed_tokens.weight'];
       const [from, to] = (data_offsets as number[]).map((at) => 8 + headerBytes + at);
       const count = (shape as number[]).reduce((a, b) => a * b);
       return decodeTensor(dtype as GgufType, file.subarray(from, to), count);

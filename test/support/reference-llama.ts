@@ -20,9 +20,15 @@ export interface ReferenceConfig {
 export type ReferenceWeights = (name: string) => ArrayLike<number>;
 
 /** Logits [vocab] after the last of ids. */
-export function referenceLogits(c: ReferenceConfig, weights: ReferenceWeights, ids: number[]): Float64Array {
+export function referenceLogits(
+  c: ReferenceConfig,
+  weights: ReferenceWeights,
+  ids: number[],
+): Float64Array {
   const embedding = weights('token_embd.weight');
-  const x = ids.map((id) => Float64Array.from({ length: c.hidden }, (_, d) => embedding[id * c.hidden + d]));
+  const x = ids.map((id) =>
+    Float64Array.from({ length: c.hidden }, (_, d) => embedding[id * c.hidden + d]),
+  );
   for (let layer = 0; layer < c.layers; layer++) {
     const w = (name: string) => weights(`blk.${layer}.${name}.weight`);
     const normed = x.map((row) => norm(row, w('attn_norm'), c.eps));
@@ -75,7 +81,12 @@ function rotate(c: ReferenceConfig, row: Float64Array, position: number): void {
   }
 }
 
-function attend(c: ReferenceConfig, q: Float64Array, k: Float64Array[], v: Float64Array[]): Float64Array {
+function attend(
+  c: ReferenceConfig,
+  q: Float64Array,
+  k: Float64Array[],
+  v: Float64Array[],
+): Float64Array {
   const out = new Float64Array(q.length);
   for (let h = 0; h < c.heads; h++) {
     const kv = floor(h / (c.heads / c.kvHeads)) * c.headDim;

@@ -14,7 +14,11 @@ export async function refusal(action: () => unknown): Promise<GqaError> {
 }
 
 /** Checks the code, and that the message names the argument, what was expected and what came. */
-export async function expectRefused(code: GqaErrorCode, argument: string | RegExp, action: () => unknown): Promise<void> {
+export async function expectRefused(
+  code: GqaErrorCode,
+  argument: string | RegExp,
+  action: () => unknown,
+): Promise<void> {
   const error = await refusal(action);
   expect([error.code, error.message]).toEqual([code, error.message]);
   if (typeof argument === 'string') expect(error.argument).toBe(argument);

@@ -41,7 +41,8 @@ export function normals(random: Random, count: number, dtype: FloatName, scale =
 /** An uninitialised tensor for results, filled with a pattern that no kernel may leave behind. */
 export function emptyOut(shape: number[], dtype: FloatName): FloatTensor {
   const count = shape.reduce((a, b) => a * b, 1);
-  const data = dtype === 'f32' ? new Float32Array(count).fill(NaN) : new Uint16Array(count).fill(0x7fff);
+  const data =
+    dtype === 'f32' ? new Float32Array(count).fill(NaN) : new Uint16Array(count).fill(0x7fff);
   return Tensor.view<FloatDType>(data, shape, dtype);
 }
 

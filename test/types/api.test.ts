@@ -16,7 +16,8 @@ import {
 } from '../../lib';
 
 /** True where A and B are the same type. */
-type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+type Same<A, B> =
+  (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 function same<A, B>(_: Same<A, B>): void {
   // What is checked is checked by the compiler.
 }
@@ -52,8 +53,17 @@ export function attentionTypes(f32: Tensor<'f32'>, f16: Tensor<'f16'>, u8: Tenso
   const out: Tensor<'f32'> = both.out;
   const merged = mergeAttention([both, { out, lse }]);
   const mergedOut: Tensor<'f32'> = merged.out;
-  const promise: Promise<Tensor<'f32'>> = attentionAsync(f32, f32, f32, { signal: new AbortController().signal });
-  attention(f32, f32, f32, { mask: u8, bias: f32, alibiSlopes: f32, sinkLogits: f32, window: 4, sinkTokens: 1 });
+  const promise: Promise<Tensor<'f32'>> = attentionAsync(f32, f32, f32, {
+    signal: new AbortController().signal,
+  });
+  attention(f32, f32, f32, {
+    mask: u8,
+    bias: f32,
+    alibiSlopes: f32,
+    sinkLogits: f32,
+    window: 4,
+    sinkTokens: 1,
+  });
   attention(f32, f32, f32, { scale: 1, softcap: 30, out: f32 });
   void [mergedOut, promise];
 
@@ -82,7 +92,14 @@ export function attentionTypes(f32: Tensor<'f32'>, f16: Tensor<'f16'>, u8: Tenso
 }
 
 export function cacheTypes(f32: Tensor<'f32'>): void {
-  const cache = new KvCache({ layers: 1, kvHeads: 1, headDim: 8, capacity: 16, dtype: 'bf16', window: 4 });
+  const cache = new KvCache({
+    layers: 1,
+    kvHeads: 1,
+    headDim: 8,
+    capacity: 16,
+    dtype: 'bf16',
+    window: 4,
+  });
   const sequence: KvSequence = cache.sequence();
   sequence.append(0, f32, f32);
   const out: Tensor<'f32'> = attention(f32, sequence.layer(0));
@@ -100,7 +117,11 @@ export function cacheTypes(f32: Tensor<'f32'>): void {
 }
 
 export async function modelTypes(model: Model): Promise<void> {
-  for await (const { text, token } of model.generate('a', { maxTokens: 1, temperature: 0, stop: ['x'] })) {
+  for await (const { text, token } of model.generate('a', {
+    maxTokens: 1,
+    temperature: 0,
+    stop: ['x'],
+  })) {
     same<typeof text, string>(true);
     same<typeof token, number>(true);
   }
