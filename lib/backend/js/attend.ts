@@ -65,6 +65,7 @@ function* attendSteps(args: AttendArgs): Generator<void, void, void> {
   }
 }
 
+/** Rows of one (batch, KV head), and their softmax states over the keys folded so far. */
 class Tile {
   private batch = 0;
   private kvHead = 0;
