@@ -113,7 +113,7 @@ struct AttendProblem {
   Broadcast<float> bias;
   const float* alibiSlopes;
   const float* sinkLogits;
-  float dropout;  // probability, 0 for none
+  double dropout;  // probability, 0 for none
   uint32_t dropoutSeed;
 };
 

@@ -30,7 +30,7 @@ void readShape(Arguments& a, AttendProblem& p) {
   p.sinkTokens = a.count(sinkTokens);
   p.scale = a.single(scale);
   p.softcap = a.single(softcap);
-  p.dropout = a.single(dropout);
+  p.dropout = a.number(dropout);
   p.dropoutSeed = static_cast<uint32_t>(a.count(dropoutSeed));
   a.require(p.kvHeads > 0 && p.heads % std::max<int64_t>(p.kvHeads, 1) == 0, kQ);
 }

@@ -1,4 +1,4 @@
-// exp2 and tanh over 16 lanes, accumulating nothing: within 2 units in the last place of f32.
+// exp2 and tanh over 16 lanes, accumulating nothing. Relative errors: exp2 below 1.7 u, tanh below 5 u, u = 2^-24.
 #pragma once
 #include <limits>
 

@@ -120,8 +120,8 @@ GQA_INLINE uint32_t mixBits(uint32_t x) {  // the finaliser of murmur3
 // Zeroes weights with the problem's probability and scales the others up; decided by a counter, see contract.ts.
 GQA_INLINE void applyDropout(const ScoreTile& t) {
   const AttendProblem& p = *t.problem;
-  const uint32_t threshold = uint32_t(double(p.dropout) * 4294967296.0);
-  const float keep = 1 / (1 - p.dropout);
+  const uint32_t threshold = uint32_t(p.dropout * 4294967296.0);
+  const float keep = float(1 / (1 - p.dropout));
   for (int64_t r = 0; r < t.rows; ++r) {
     uint32_t row = mixBits(p.dropoutSeed ^ uint32_t(t.batch));
     row = mixBits(mixBits(row ^ uint32_t(t.head(r))) ^ uint32_t(t.query(r)));
