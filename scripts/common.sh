@@ -12,6 +12,9 @@ need() {
   exit 0
 }
 
+# What slow runs ask of jest: patience, and to leave out what starts many processes.
+slow_run=(--testTimeout=300000 --testPathIgnorePatterns=test/lifecycle/process)
+
 # addon_folder BUILD: prints a folder that lib/backend takes the addon of BUILD from, through GQA_PREBUILD.
 addon_folder() {
   mkdir -p "$1/package"

@@ -46,7 +46,7 @@ native_tests build-asan ${GQA_TEST_TARGETS//,/ }
 echo '== the addon with ASan and UBSan inside Node'
 GQA_PREBUILD=$(addon_folder build-asan) \
   LD_PRELOAD=$(g++ -print-file-name=libasan.so):$(g++ -print-file-name=libubsan.so) \
-  node dist/test/run.js --targets-only "$@" || failed=1
+  node dist/test/run.js --targets-only "${slow_run[@]}" "$@" || failed=1
 
 echo '== C++ tests with TSan'
 cmake -S . -B build-tsan -DGQA_NATIVE_TESTS=ON -DGQA_SANITIZE=thread >/dev/null
