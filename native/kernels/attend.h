@@ -175,7 +175,7 @@ GQA_INLINE bool valuesFinite(const KeyBlock& b, int64_t lo, int64_t hi) {
   return total == 0;
 }
 
-// O += P V without ever multiplying a weight of 0, so that NaN and Infinity in hidden values stay hidden.
+// O += P V without ever touching a hidden value, so that a NaN or an Infinity there stays hidden.
 GQA_INLINE void accumulateGuarded(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, float* out, int64_t lo,
                                   int64_t hi) {
   const float one = 1;
@@ -183,7 +183,7 @@ GQA_INLINE void accumulateGuarded(const AttendContext& c, const KeyBlock& b, con
     float* row = out + r * c.task.states.stride;
     accumulateValues(c, b, t.row(r), 1, lo, lo, row, c.factors + r, nullptr);  // an empty run: the rescaling alone
     for (int64_t l = lo; l < hi; ++l)
-      if (t.row(r)[l] != 0) accumulateValues(c, b, t.row(r), 1, l, l + 1, row, &one, nullptr);
+      if (sees(t, r, l)) accumulateValues(c, b, t.row(r), 1, l, l + 1, row, &one, nullptr);
   }
 }
 

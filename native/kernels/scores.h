@@ -83,6 +83,16 @@ GQA_INLINE bool maskHidesAll(const ScoreTile& t, int64_t lo, int64_t hi) {
   return true;
 }
 
+// Whether row r sees the key of a column, for where its weight does not tell: one of 0 may have vanished.
+GQA_INLINE bool sees(const ScoreTile& t, int64_t r, int64_t column) {
+  const AttendProblem& p = *t.problem;
+  const int64_t key = t.firstKey + column, position = t.position(r);
+  if (p.causal && key > position) return false;
+  if (key <= position - p.window && key >= p.sinkTokens) return false;
+  if (p.mask.data && t.rowOf(p.mask, r)[column] == 0) return false;
+  return !p.bias.data || t.rowOf(p.bias, r)[column] != -kInfinity;
+}
+
 GQA_INLINE int64_t clampLane(int64_t column, int64_t first) {
   return column < first ? 0 : column - first > kLanes ? kLanes : column - first;
 }
