@@ -1,5 +1,5 @@
 /** Attention over a KvCache against every token ever appended: dtypes, chunks, wraps, windows, sinks, sequences. */
-import { KvCache } from '../../lib';
+import { KvCache, Tensor } from '../../lib';
 import { Random } from '../support/random';
 import { axis } from '../support/samples';
 import { UnboundedSequence, type CacheShape } from '../support/unbounded-cache';
@@ -82,6 +82,26 @@ describe.each(DTYPES)('%s', (dtype) => {
     }
   });
 
+  test('every feature, before and after wraps', () => {
+    const { sequence } = open({ ...base, window: 30, sinkTokens: 6 }, 70, 13);
+    for (const chunk of [5, 40, 33, 90, 1]) {
+      sequence.append(chunk);
+      for (const queries of [1, 4, 30]) {
+        if (queries <= chunk) sequence.check(0, queries, 5, { features: true });
+      }
+    }
+    sequence.check(0, 2, 3, { features: true, causal: false, softcap: 2 });
+  });
+
+  test('values narrower and wider than keys', () => {
+    for (const valueDim of [1, 7, 24, 100]) {
+      const { sequence, cache } = open({ ...base, valueDim }, 90, valueDim);
+      sequence.append(80);
+      for (const queries of [1, 3, 20]) sequence.check(0, queries, 3);
+      cache.dispose();
+    }
+  });
+
   test('an option narrows the cache window and sinks', () => {
     const { sequence } = open({ ...base, window: 30, sinkTokens: 6 }, 60, 9);
     sequence.append(100);
@@ -136,13 +156,38 @@ describe.each(DTYPES)('%s', (dtype) => {
   });
 });
 
-test('queries of f32 over a cache of 16 bits, tokens of f32 stored in 16 bits', () => {
-  for (const dtype of ['f16', 'bf16'] as const) {
+test('positions beyond 2^32', () => {
+  for (const dtype of DTYPES) {
+    const shape: CacheShape = {
+      layers: 1,
+      kvHeads: 1,
+      headDim: 4,
+      dtype,
+      window: 20,
+      sinkTokens: 3,
+    };
+    const { sequence, cache } = open(shape, 64, 14);
+    sequence.append(40);
+    // The oracle's sinks stay; of what comes between, the window forgets all.
+    const many = Tensor.zeros([2 ** 22, 1, 4], dtype);
+    while (sequence.sequence.length < 2 ** 32) sequence.sequence.append(0, many, many);
+    const { length } = sequence.sequence;
+    expect(length).toBeGreaterThan(2 ** 32);
+    sequence.append(50);
+    expect(sequence.sequence.length).toBe(length + 50);
+    expect(sequence.sequence.start).toBe(length + 50 - 61);
+    for (const queries of [1, 5, 30]) sequence.check(0, queries, 2);
+    sequence.sequence.truncate(length + 50 - 40);
+    expect(sequence.sequence.length).toBe(length + 10);
+    cache.dispose();
+  }
+});
+
+test.each(DTYPES)('a cache of %s, queries and tokens of every dtype', (dtype) => {
+  for (const tokens of DTYPES) {
     const { sequence } = open({ layers: 1, kvHeads: 3, headDim: 64, dtype }, 200, 12);
-    sequence.append(70, 'f32');
+    sequence.append(70, tokens);
     sequence.append(60, dtype);
-    sequence.check(0, 1, 3, {}, 'f32');
-    sequence.check(0, 5, 3, {}, 'f32');
-    sequence.check(0, 40, 3, {}, 'f32');
+    for (const queries of [1, 5, 40]) sequence.check(0, queries, 3, {}, tokens);
   }
 });

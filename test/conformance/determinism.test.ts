@@ -11,6 +11,7 @@ import {
 import { getBackend } from '../../lib/backend';
 import { attentionOracle } from '../oracle';
 import { attentionCase, attentionInputs, type AttentionCase } from '../support/attention-case';
+import { printed } from '../support/child';
 import { expectClose, expectSameBits, toNumbers } from '../support/compare';
 import { Random } from '../support/random';
 import { samples } from '../support/samples';
@@ -139,12 +140,51 @@ test('the same bits for every thread count', () => {
   }
 });
 
+/** A hash of what a fresh process computes. */
+const HASHES = `
+  const { createHash } = require('node:crypto');
+  const { attention, KvCache, Tensor } = gqa;
+  const make = (dtype, ...shape) => Tensor.from(
+    Array.from({ length: shape.reduce((a, b) => a * b) }, (_, i) => Math.sin(i * 0.7) * 2), shape, dtype);
+  const hash = createHash('sha256');
+  for (const dtype of ['f32', 'f16', 'bf16']) {
+    for (const [Tq, Tk, kv, G, D] of [[1, 1500, 1, 5, 24], [1, 600, 3, 1, 64], [3, 900, 2, 4, 17], [130, 200, 2, 3, 32]]) {
+      const [q, k, v] = [make(dtype, 1, Tq, kv * G, D), make(dtype, 1, Tk, kv, D), make(dtype, 1, Tk, kv, D)];
+      hash.update(attention(q, k, v, { causal: true }).data);
+      const sequence = new KvCache({ layers: 1, kvHeads: kv, headDim: D, capacity: Tk, dtype }).sequence();
+      sequence.append(0, k, v);
+      hash.update(attention(q, sequence.layer(0)).data);
+    }
+  }
+  console.log(gqa.backend().threads, hash.digest('hex'));`;
+
+test('the same bits in processes of 1 to 7 threads', () => {
+  if (getBackend().info.kind === 'js') return;
+  const lines = [1, 2, 3, 7].map((n) =>
+    printed(HASHES, { GQA_THREADS: `${n}` })
+      .trim()
+      .split(' '),
+  );
+  expect(lines.map(([threads]) => Number(threads))).toEqual([1, 2, 3, 7]);
+  expect(new Set(lines.map(([, hash]) => hash)).size).toBe(1);
+}, 120_000);
+
 test('merging nothing visible gives zeros and LSE -Infinity', () => {
   const out = () => tensor(new Array(12).fill(0), [1, 3, 2, 2], 'f32');
   const lse = () => f32Tensor(new Array(6).fill(-Infinity), [1, 3, 2]);
   const merged = mergeAttention([0, 1].map(() => ({ out: out(), lse: lse() })));
   expect(Array.from(merged.out.data)).toEqual(new Array(12).fill(0));
   expect(Array.from(merged.lse.data)).toEqual(new Array(6).fill(-Infinity));
+  // A part that saw nothing has nothing to say, whatever it holds.
+  const garbage = tensor(new Array(12).fill(NaN), [1, 3, 2, 2], 'f32');
+  const seen = tensor(new Array(12).fill(0.25), [1, 3, 2, 2], 'f32');
+  const ones = f32Tensor(new Array(6).fill(1), [1, 3, 2]);
+  const both = mergeAttention([
+    { out: garbage, lse: lse() },
+    { out: seen, lse: ones },
+  ]);
+  expect(Array.from(both.out.data)).toEqual(new Array(12).fill(0.25));
+  expect(Array.from(both.lse.data)).toEqual(new Array(6).fill(1));
 });
 
 test('a split of a prompt into chunks stays within the tolerance, over the same cache', () => {

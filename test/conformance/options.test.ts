@@ -50,6 +50,11 @@ const OPTIONS: [string, Partial<AttentionCase>][] = [
   ['sink logits', { sinkLogits: true }],
   ['sink logits on hidden rows', { sinkLogits: true, mask: 'hidden row' }],
   ['sink logits and window', { sinkLogits: true, window: 3 }],
+  ['dropout', { dropout: { probability: 0.3, seed: 7 } }],
+  ['dropout of nearly all', { dropout: { probability: 0.99, seed: 2 ** 32 - 1 }, causal: false }],
+  ['dropout and sink logits', { dropout: { probability: 0.5, seed: 0 }, sinkLogits: true }],
+  ['the widest window and sinks', { window: 2 ** 53 - 1, sinkTokens: 2 ** 53 - 1 }],
+  ['a window of 1 and endless sinks', { window: 1, sinkTokens: 2 ** 53 - 1 }],
   ['out given', { out: 'q' }],
   ['out given in f32', { out: 'f32' }],
   [

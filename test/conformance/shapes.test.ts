@@ -82,6 +82,12 @@ describe.each(DTYPES)('%s', (dtype) => {
     );
   });
 
+  test('more rows than a call takes at once', () => {
+    const c = attentionCase({ dtype, headDim: 32, valueDim: 32, causal: true });
+    checkAttention({ ...c, queryTokens: 520, keyTokens: 520, kvHeads: 1, group: 3 });
+    checkAttention({ ...c, queryTokens: 290, keyTokens: 700, window: 100, sinkTokens: 5 });
+  });
+
   test('one row against many keys, whose work is split over keys', () => {
     const c = attentionCase({
       dtype,

@@ -147,6 +147,17 @@ describe.each(DTYPES)('%s', (dtype) => {
     }
   });
 
+  test('NaN in a visible value whose weight has vanished still makes the row NaN', () => {
+    for (const c of [prefill, decode, { ...decode, causal: false }]) {
+      const inputs = attentionInputs({ ...c, bias: 'plain' });
+      const bias = inputs.options.bias!.data;
+      for (let i = 0; i < c.queryTokens; i++) bias[i * c.keyTokens + 3] = -500;
+      poison(inputs.v, 3, NaN);
+      const { out } = run(inputs);
+      expect(toNumbers(out.data, dtype).every(Number.isNaN)).toBe(true);
+    }
+  });
+
   test('NaN in the bias of a visible key makes the row NaN', () => {
     const inputs = attentionInputs({ ...prefill, bias: 'plain' });
     const bias = inputs.options.bias!.data;

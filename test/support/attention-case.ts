@@ -28,6 +28,7 @@ export interface AttentionCase {
   bias?: 'plain' | 'with -Infinity' | 'row of -Infinity';
   alibi?: boolean;
   sinkLogits?: boolean;
+  dropout?: { probability: number; seed: number };
   /** Factor on q: scores of unit inputs lie within about 5 times it. */
   sharpness?: number;
   /** A caller's `out`: of q's dtype or f32. */
@@ -77,8 +78,8 @@ export function attentionInputs(c: AttentionCase): AttentionInputs {
     bias: undefined,
     sinkLogits: undefined,
   };
-  const { causal, window, sinkTokens, scale, softcap } = c;
-  const options: AttentionFeatures = { causal, window, sinkTokens, scale, softcap };
+  const { causal, window, sinkTokens, scale, softcap, dropout } = c;
+  const options: AttentionFeatures = { causal, window, sinkTokens, scale, softcap, dropout };
   const planes = {
     batch: c.plane?.batch === true ? c.batch : 1,
     heads: c.plane?.heads === true ? heads : 1,

@@ -2,12 +2,12 @@
  * What a KvCache must look like from outside: every token ever appended and not truncated, kept in plain arrays, with
  * attention over them by the oracle, and the rules of what is held. The judge of the ring.
  */
-import { attention, type KvSequence } from '../../lib';
+import { attention, Tensor, type AttentionFeatures, type KvSequence } from '../../lib';
 import { attentionOracle, type OracleAttention } from '../oracle';
 import { compareWithOracle } from './attention-case';
 import { roundToDtype, type FloatName } from './numbers';
 import type { Random } from './random';
-import { normals, tensor } from './tensors';
+import { f32Tensor, normals, tensor } from './tensors';
 
 export interface CacheShape {
   layers: number;
@@ -24,6 +24,8 @@ export interface RowOptions {
   window?: number;
   sinkTokens?: number;
   softcap?: number;
+  /** A random mask, bias, ALiBi slopes and sink logits too. */
+  features?: boolean;
 }
 
 export class UnboundedSequence {
@@ -94,13 +96,34 @@ export class UnboundedSequence {
       sinkTokens: options.sinkTokens ?? this.shape.sinkTokens ?? 0,
       softcap: options.softcap,
     };
+    const { features, ...plain } = options;
     const result = attention(
       tensor(q, [1, queryTokens, heads, headDim], qDtype),
       this.sequence.layer(layer),
-      { ...options, returnLse: true },
+      { ...plain, ...(features ? this.addFeatures(oracle) : {}), returnLse: true },
     );
     const name = `layer ${layer}, ${queryTokens} queries at the end of ${keys.length} tokens`;
     compareWithOracle(name, result, attentionOracle(oracle), qDtype);
+  }
+
+  /** Gives the oracle every feature, and returns the options that ask for the same. */
+  private addFeatures(oracle: OracleAttention): AttentionFeatures {
+    const { queryTokens, keyTokens, heads } = oracle;
+    const count = heads * queryTokens * keyTokens;
+    const mask = Array.from({ length: count }, () => (this.random.chance(0.7) ? 1 : 0));
+    const bias = normals(this.random, queryTokens * keyTokens, 'f32');
+    const alibiSlopes = normals(this.random, heads, 'f32', 0.1);
+    const sinkLogits = normals(this.random, heads, 'f32');
+    oracle.mask = { data: mask, batch: 1, heads };
+    oracle.bias = { data: bias, batch: 1, heads: 1 };
+    oracle.alibiSlopes = alibiSlopes;
+    oracle.sinkLogits = sinkLogits;
+    return {
+      mask: Tensor.view(Uint8Array.from(mask), [1, heads, queryTokens, keyTokens]),
+      bias: f32Tensor(bias, [1, 1, queryTokens, keyTokens]),
+      alibiSlopes: f32Tensor(alibiSlopes, [heads]),
+      sinkLogits: f32Tensor(sinkLogits, [heads]),
+    };
   }
 
   private randomTokens(tokens: number, dtype: FloatName) {
