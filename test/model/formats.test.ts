@@ -3,19 +3,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadModel } from '../../lib';
-import {
-  decodeTensor,
-  Float,
-  randomTensor,
-  writeGguf,
-  type GgufTensor,
-  type GgufType,
-  type GgufValue,
-} from '../support/gguf';
+import { decodeTensor, writeGguf, type GgufType } from '../support/gguf';
 import { encodeSmall } from '../support/numbers';
-import { Random } from '../support/random';
 import { huggingFaceName, writeSafetensors } from '../support/reference-checkpoint';
 import { referenceLogits, type ReferenceConfig } from '../support/reference-llama';
+import { ggufMetadata, huggingFaceConfig, randomTensors } from '../support/tiny-llama';
 import { MODEL_LOGITS } from '../tolerances';
 
 /** Dims that every block type divides; a head dim that is not hidden / heads. */
@@ -32,70 +24,6 @@ const CONFIG: ReferenceConfig = {
   ropePairs: 'neighbours',
 };
 const IDS = [3, 17, 5, 39, 0, 22, 22];
-
-function matrixShapes(c: ReferenceConfig): Record<string, number[]> {
-  const shapes: Record<string, number[]> = {
-    'token_embd.weight': [c.vocab, c.hidden],
-    'output.weight': [c.vocab, c.hidden],
-  };
-  for (let layer = 0; layer < c.layers; layer++) {
-    const name = (part: string) => `blk.${layer}.${part}.weight`;
-    shapes[name('attn_q')] = [c.heads * c.headDim, c.hidden];
-    shapes[name('attn_k')] = [c.kvHeads * c.headDim, c.hidden];
-    shapes[name('attn_v')] = [c.kvHeads * c.headDim, c.hidden];
-    shapes[name('attn_output')] = [c.hidden, c.heads * c.headDim];
-    shapes[name('ffn_gate')] = [c.intermediate, c.hidden];
-    shapes[name('ffn_up')] = [c.intermediate, c.hidden];
-    shapes[name('ffn_down')] = [c.hidden, c.intermediate];
-  }
-  return shapes;
-}
-
-function vectorShapes(c: ReferenceConfig): Record<string, number[]> {
-  const names = ['output_norm.weight'];
-  for (let layer = 0; layer < c.layers; layer++)
-    names.push(`blk.${layer}.attn_norm.weight`, `blk.${layer}.ffn_norm.weight`);
-  return Object.fromEntries(names.map((name) => [name, [c.hidden]]));
-}
-
-function randomTensors(c: ReferenceConfig, type: GgufType, seed: number): GgufTensor[] {
-  const random = new Random(seed);
-  const make = (name: string, shape: number[], kind: GgufType, size: number): GgufTensor => ({
-    name,
-    shape,
-    type: kind,
-    bytes: randomTensor(
-      kind,
-      shape.reduce((a, b) => a * b),
-      size,
-      random,
-    ),
-  });
-  return [
-    ...Object.entries(matrixShapes(c)).map(([name, shape]) =>
-      make(name, shape, type, name.startsWith('token_embd') ? 1 : 1 / Math.sqrt(shape[1])),
-    ),
-    ...Object.entries(vectorShapes(c)).map(([name, shape]) => make(name, shape, 'F32', 1)),
-  ];
-}
-
-function metadata(c: ReferenceConfig): Map<string, GgufValue> {
-  return new Map<string, GgufValue>([
-    ['general.architecture', 'llama'],
-    ['llama.vocab_size', c.vocab],
-    ['llama.block_count', c.layers],
-    ['llama.context_length', 64],
-    ['llama.embedding_length', c.hidden],
-    ['llama.feed_forward_length', c.intermediate],
-    ['llama.attention.head_count', c.heads],
-    ['llama.attention.head_count_kv', c.kvHeads],
-    ['llama.attention.key_length', c.headDim],
-    ['llama.attention.value_length', c.headDim],
-    ['llama.rope.dimension_count', c.headDim],
-    ['llama.attention.layer_norm_rms_epsilon', new Float(c.eps)],
-    ['llama.rope.freq_base', new Float(c.theta)],
-  ]);
-}
 
 let folder: string;
 beforeAll(() => {
@@ -126,7 +54,7 @@ test.each(['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_1', 'Q6_K'] as const)(
   async (type) => {
     const tensors = randomTensors(CONFIG, type, 1);
     const path = join(folder, `${type}.gguf`);
-    writeFileSync(path, writeGguf({ metadata: metadata(CONFIG), tensors }));
+    writeFileSync(path, writeGguf({ metadata: ggufMetadata(CONFIG), tensors }));
     const values = new Map(
       tensors.map((t) => [
         t.name,
@@ -148,7 +76,7 @@ test('GGUF of mixed types, embedding tied to the output', async () => {
     .map((_, i) => sources[i % kinds.length][i])
     .filter((t) => t.name !== 'output.weight');
   const path = join(folder, 'mixed.gguf');
-  writeFileSync(path, writeGguf({ metadata: metadata(CONFIG), tensors }));
+  writeFileSync(path, writeGguf({ metadata: ggufMetadata(CONFIG), tensors }));
   const values = new Map(
     tensors.map((t) => [
       t.name,
@@ -186,25 +114,7 @@ test.each(['F32', 'F16', 'BF16'] as const)(
     }));
     const path = mkdtempSync(join(folder, 'hf-'));
     writeFileSync(join(path, 'model.safetensors'), writeSafetensors(renamed));
-    const config = {
-      architectures: ['LlamaForCausalLM'],
-      model_type: 'llama',
-      vocab_size: c.vocab,
-      hidden_size: c.hidden,
-      intermediate_size: c.intermediate,
-      num_hidden_layers: c.layers,
-      num_attention_heads: c.heads,
-      num_key_value_heads: c.kvHeads,
-      head_dim: c.headDim,
-      hidden_act: 'silu',
-      rms_norm_eps: c.eps,
-      rope_theta: c.theta,
-      max_position_embeddings: 64,
-      tie_word_embeddings: false,
-      bos_token_id: 1,
-      eos_token_id: 2,
-    };
-    writeFileSync(join(path, 'config.json'), JSON.stringify(config));
+    writeFileSync(join(path, 'config.json'), JSON.stringify(huggingFaceConfig(c)));
     await expectReference(path, c, values);
     const model = await loadModel(path);
     expect(model.config).toMatchObject({
