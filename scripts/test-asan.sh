@@ -50,6 +50,6 @@ GQA_PREBUILD=$(addon_folder build-asan) \
 
 echo '== C++ tests with TSan'
 cmake -S . -B build-tsan -DGQA_NATIVE_TESTS=ON -DGQA_SANITIZE=thread >/dev/null
-cmake --build build-tsan --target native_tests | grep -v Built
+cmake --build build-tsan --parallel "$(nproc)" --target native_tests >build-tsan/log || { cat build-tsan/log; exit 1; }
 native_tests build-tsan scalar
 exit $failed
