@@ -38,6 +38,7 @@ function runJest(name: string, env: Record<string, string>, jestArguments: strin
     testMatch: ['<rootDir>/test/**/*.test.js'],
   };
   const [command, ...prefix] = nodeCommand();
+  const emulated = prefix.length > 0;
   const { status } = spawnSync(
     command,
     [
@@ -47,7 +48,7 @@ function runJest(name: string, env: Record<string, string>, jestArguments: strin
       `--config=${JSON.stringify(config)}`,
       '--json',
       `--outputFile=${report}`,
-      ...(process.env.GQA_TEST_NODE === undefined ? [] : ['--runInBand']),
+      ...(emulated ? ['--runInBand', '--testTimeout=300000'] : ['--testTimeout=60000']),
       ...jestArguments,
     ],
     { stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, ...env } },
