@@ -1,4 +1,4 @@
-/** Every stable error code of the package, with what it means. Documented in docs/architecture.md. */
+/** Every stable error code of the package, with what it means. Documented in README.md. */
 export type GqaErrorCode =
   | 'INVALID_ARGUMENT' // wrong type, or a value outside its set
   | 'INVALID_RANK' // a tensor with the wrong number of dimensions
