@@ -6,8 +6,8 @@ const DTYPES = ['f32', 'f16', 'bf16'] as const;
 const SHAPES: Partial<AttentionCase>[] = [
   { queryTokens: 1, keyTokens: 133, causal: true },
   { queryTokens: 4, keyTokens: 70, causal: true, group: 5 },
-  { queryTokens: 67, keyTokens: 131, causal: true },
   { queryTokens: 40, keyTokens: 40, causal: true, batch: 2 },
+  { queryTokens: 67, keyTokens: 131, causal: true },
   { queryTokens: 37, keyTokens: 83 },
   { queryTokens: 50, keyTokens: 20, causal: true },
 ];
@@ -65,7 +65,7 @@ const OPTIONS: [string, Partial<AttentionCase>][] = [
 
 describe.each(DTYPES)('%s', (dtype) => {
   test.each(OPTIONS)('%s', (_, option) => {
-    for (const [i, shape] of axis(SHAPES, 2).entries()) {
+    for (const [i, shape] of axis(SHAPES).entries()) {
       checkAttention(
         attentionCase({ seed: 100 + i, dtype, headDim: 12, valueDim: 20, ...shape, ...option }),
       );
