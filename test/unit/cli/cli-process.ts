@@ -20,10 +20,10 @@ export function gqa(args: string[], { env, input }: RunOptions = {}): SpawnSyncR
   });
 }
 
-/** Starts the command, calls `onText` with what stdout has so far at every piece, resolves at its end. */
+/** Starts the command, calls `onFirstText` once when stdout has its first piece, resolves at the command's end. */
 export function gqaStreaming(
   args: string[],
-  onText: (text: string, child: ReturnType<typeof spawn>) => void,
+  onFirstText: (child: ReturnType<typeof spawn>) => void,
   env: Record<string, string> = {},
 ): Promise<{ status: number | null; signal: string | null; stdout: string; stderr: string }> {
   const child = spawn(node, [...COMMAND, ...args], {
@@ -35,7 +35,7 @@ export function gqaStreaming(
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     stdout += text;
-    onText(stdout, child);
+    if (stdout.length === text.length) onFirstText(child);
   });
   return new Promise((done) => {
     child.on('close', (status, signal) => done({ status, signal, stdout, stderr }));

@@ -112,7 +112,7 @@ test('SIGINT ends it cleanly with 130', async () => {
   const whole = generated([PROMPT, '--max-tokens', '400', '--temperature', '0'], { env: JS });
   const { status, stdout, stderr } = await gqaStreaming(
     ['generate', PROMPT, '--max-tokens', '400', '--temperature', '0'],
-    (_, child) => child.kill('SIGINT'),
+    (child) => child.kill('SIGINT'),
     JS,
   );
   expect(status).toBe(130);
@@ -125,7 +125,7 @@ test('SIGINT ends it cleanly with 130', async () => {
 test('a reader that closes the pipe ends it quietly', async () => {
   const { status, stderr } = await gqaStreaming(
     ['generate', PROMPT, '--max-tokens', '400', '--temperature', '0'],
-    (_, child) => child.stdout!.destroy(),
+    (child) => child.stdout!.destroy(),
     JS,
   );
   expect([status, stderr]).toEqual([0, '']);
