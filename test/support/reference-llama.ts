@@ -14,6 +14,13 @@ export interface ReferenceConfig {
   theta: number;
   /** Which elements a rotation pairs: GGUF stores Q and K rows for neighbours, Hugging Face for halves. */
   ropePairs: 'neighbours' | 'halves';
+  /** Angle of pair r for one position; theta^(-r / pairs) where absent. */
+  frequency?: (r: number) => number;
+  /** Projections with a bias, by their names in `ReferenceWeights`: `attn_q`, ... */
+  biased?: readonly string[];
+  /** A query sees this many keys, itself included, and the first sinkTokens. */
+  window?: number;
+  sinkTokens?: number;
 }
 
 /** A matrix [out, in] or a vector, by its GGUF name: `blk.0.attn_q.weight`, `output_norm.weight`. */
@@ -31,19 +38,27 @@ export function referenceLogits(
   );
   for (let layer = 0; layer < c.layers; layer++) {
     const w = (name: string) => weights(`blk.${layer}.${name}.weight`);
+    const project = (rows: Float64Array[], name: string, outputs: number) => {
+      const y = matmul(rows, w(name), outputs);
+      if (c.biased?.includes(name)) {
+        const bias = weights(`blk.${layer}.${name}.bias`);
+        for (const row of y) row.forEach((_, n) => (row[n] += bias[n]));
+      }
+      return y;
+    };
     const normed = x.map((row) => norm(row, w('attn_norm'), c.eps));
-    const q = matmul(normed, w('attn_q'), c.heads * c.headDim);
-    const k = matmul(normed, w('attn_k'), c.kvHeads * c.headDim);
-    const v = matmul(normed, w('attn_v'), c.kvHeads * c.headDim);
+    const q = project(normed, 'attn_q', c.heads * c.headDim);
+    const k = project(normed, 'attn_k', c.kvHeads * c.headDim);
+    const v = project(normed, 'attn_v', c.kvHeads * c.headDim);
     q.forEach((row, position) => rotate(c, row, position));
     k.forEach((row, position) => rotate(c, row, position));
-    const mixed = q.map((row, i) => attend(c, row, k.slice(0, i + 1), v));
-    add(x, matmul(mixed, w('attn_output'), c.hidden));
+    const mixed = q.map((row, i) => attend(c, row, i, k, v));
+    add(x, project(mixed, 'attn_output', c.hidden));
     const inner = x.map((row) => norm(row, w('ffn_norm'), c.eps));
-    const gate = matmul(inner, w('ffn_gate'), c.intermediate);
-    const up = matmul(inner, w('ffn_up'), c.intermediate);
+    const gate = project(inner, 'ffn_gate', c.intermediate);
+    const up = project(inner, 'ffn_up', c.intermediate);
     gate.forEach((row, t) => row.forEach((g, n) => (row[n] = (g / (1 + exp(-g))) * up[t][n])));
-    add(x, matmul(gate, w('ffn_down'), c.hidden));
+    add(x, project(gate, 'ffn_down', c.hidden));
   }
   const last = norm(x[x.length - 1], weights('output_norm.weight'), c.eps);
   return matmul([last], weights('output.weight'), c.vocab)[0];
@@ -73,7 +88,7 @@ function rotate(c: ReferenceConfig, row: Float64Array, position: number): void {
     for (let r = 0; r < pairs; r++) {
       const first = head + (c.ropePairs === 'halves' ? r : 2 * r);
       const second = first + (c.ropePairs === 'halves' ? pairs : 1);
-      const angle = position * c.theta ** (-r / pairs);
+      const angle = position * (c.frequency?.(r) ?? c.theta ** (-r / pairs));
       const [a, b] = [row[first], row[second]];
       row[first] = a * cos(angle) - b * sin(angle);
       row[second] = a * sin(angle) + b * cos(angle);
@@ -81,25 +96,30 @@ function rotate(c: ReferenceConfig, row: Float64Array, position: number): void {
   }
 }
 
+/** Row i of a causal attention over the keys 0 to i that the window shows. */
 function attend(
   c: ReferenceConfig,
   q: Float64Array,
+  i: number,
   k: Float64Array[],
   v: Float64Array[],
 ): Float64Array {
   const out = new Float64Array(q.length);
+  const keys = Array.from({ length: i + 1 }, (_, j) => j).filter(
+    (j) => j > i - (c.window ?? Infinity) || j < (c.sinkTokens ?? 0),
+  );
   for (let h = 0; h < c.heads; h++) {
     const kv = floor(h / (c.heads / c.kvHeads)) * c.headDim;
-    const scores = k.map((row) => {
+    const scores = keys.map((j) => {
       let dot = 0;
-      for (let d = 0; d < c.headDim; d++) dot += q[h * c.headDim + d] * row[kv + d];
+      for (let d = 0; d < c.headDim; d++) dot += q[h * c.headDim + d] * k[j][kv + d];
       return dot / sqrt(c.headDim);
     });
     const top = max(...scores);
     const sum = scores.reduce((s, score) => s + exp(score - top), 0);
-    scores.forEach((score, j) => {
+    keys.forEach((j, n) => {
       for (let d = 0; d < c.headDim; d++) {
-        out[h * c.headDim + d] += (exp(score - top) / sum) * v[j][kv + d];
+        out[h * c.headDim + d] += (exp(scores[n] - top) / sum) * v[j][kv + d];
       }
     });
   }
