@@ -17,7 +17,7 @@
       "target_name": "gqa",
       "sources": ["<@(binding_sources)", "<@(core_sources)"],
       "conditions": [
-        ["target_arch=='x64'", {"dependencies": ["gqa_avx2", "gqa_avx512"]}],
+        ["target_arch=='x64'", {"dependencies": ["gqa_avx2", "gqa_avx512", "gqa_avx512bf16"]}],
         ["target_arch=='arm64'", {"dependencies": ["gqa_neon"]}]
       ]
     }
@@ -38,6 +38,13 @@
           "sources": ["<@(avx512_sources)"],
           "cflags_cc": ["<@(avx512_cflags)"],
           "xcode_settings": {"OTHER_CFLAGS": ["<@(avx512_cflags)"]}
+        },
+        {
+          "target_name": "gqa_avx512bf16",
+          "type": "static_library",
+          "sources": ["<@(avx512bf16_sources)"],
+          "cflags_cc": ["<@(avx512bf16_cflags)"],
+          "xcode_settings": {"OTHER_CFLAGS": ["<@(avx512bf16_cflags)"]}
         }
       ]
     }],

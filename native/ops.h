@@ -3,88 +3,9 @@
 // Two layers share this file. The *problems* (AttendProblem, StoreProblem, ...) are what the binding hands to the
 // runtime; the *tasks* in OpTable are what one thread does on one instruction set. All offsets are in 64 bits.
 #pragma once
-#include <cstddef>
-#include <cstdint>
-
-// Never emitted out of line: files built for a wider instruction set must not leave shared copies behind.
-#if defined(_MSC_VER)
-#define GQA_INLINE __forceinline
-#define GQA_NOINLINE __declspec(noinline)
-#else
-#define GQA_INLINE inline __attribute__((always_inline))
-#define GQA_NOINLINE __attribute__((noinline))
-#endif
+#include "layout.h"
 
 namespace gqa {
-
-enum class DType : int32_t { f32 = 0, f16 = 1, bf16 = 2, i8 = 3, u8 = 4, i32 = 5 };
-
-// Lanes of a vector: tokens of K, dims of V, output features of a weight. Packed layouts are made of panels of up to 64
-// lanes (the last of a layout may be 16, 32 or 48 wide), each [contraction step / k][lanes][k]: a pass over a panel
-// walks memory in order, and one row of it feeds as many accumulators as the widest registers hold.
-constexpr int64_t kLanes = 16;
-constexpr int64_t kPanelLanes = 64;
-// Token slots of a block at most: one panel of keys; its scores for one row stay in L1.
-constexpr int64_t kMaxBlockTokens = kPanelLanes;
-
-GQA_INLINE constexpr int64_t roundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-// Contraction steps stored side by side in a lane: bf16 keeps pairs (one dword), the others single elements.
-GQA_INLINE constexpr int64_t panelStep(DType t) { return t == DType::bf16 ? 2 : 1; }
-GQA_INLINE constexpr int64_t elementBytes(DType t) { return t == DType::f32 ? 4 : 2; }
-
-// Panels of `lanes` lanes (padded to 16) over `steps` contraction steps (padded to k).
-struct PanelLayout {
-  DType dtype;
-  int64_t lanes, steps;
-
-  GQA_INLINE int64_t vectors() const { return roundUp(lanes, kLanes) / kLanes; }
-  GQA_INLINE int64_t paddedSteps() const { return roundUp(steps, panelStep(dtype)); }
-  GQA_INLINE int64_t rows() const { return paddedSteps() / panelStep(dtype); }
-  // 16 lanes of a row, with their k steps.
-  GQA_INLINE int64_t vectorBytes() const { return kLanes * panelStep(dtype) * elementBytes(dtype); }
-  GQA_INLINE int64_t panelBytes() const { return rows() * vectorBytes() * (kPanelLanes / kLanes); }
-  GQA_INLINE int64_t bytes() const { return rows() * vectorBytes() * vectors(); }
-  // Vectors of a row in the panel that holds vector v, and where that vector's first row lies.
-  GQA_INLINE int64_t rowVectors(int64_t v) const {
-    const int64_t first = v / (kPanelLanes / kLanes) * (kPanelLanes / kLanes);
-    return vectors() - first < kPanelLanes / kLanes ? vectors() - first : kPanelLanes / kLanes;
-  }
-  GQA_INLINE int64_t rowBytes(int64_t v) const { return rowVectors(v) * vectorBytes(); }
-  GQA_INLINE int64_t vectorOffset(int64_t v) const {
-    return v / (kPanelLanes / kLanes) * panelBytes() + v % (kPanelLanes / kLanes) * vectorBytes();
-  }
-};
-
-// One block of one KV head: K, a panel whose lanes are its tokens, then V, panels whose lanes are the value dims.
-struct BlockLayout {
-  DType dtype;
-  int64_t headDim, valueDim, blockTokens;
-
-  GQA_INLINE PanelLayout keys() const { return {dtype, blockTokens, headDim}; }
-  GQA_INLINE PanelLayout values() const { return {dtype, valueDim, blockTokens}; }
-  GQA_INLINE int64_t valueOffset() const { return roundUp(keys().bytes(), 64); }
-  GQA_INLINE int64_t bytes() const { return valueOffset() + roundUp(values().bytes(), 64); }
-};
-
-// One layer's storage, [kvHeads][blocks] blocks: a head's blocks lie together in memory.
-struct ArenaView {
-  char* base;
-  BlockLayout layout;
-  int64_t kvHeads, blocks;
-
-  GQA_INLINE char* block(int64_t head, int64_t id) const { return base + (head * blocks + id) * layout.bytes(); }
-};
-
-// See BlockTable in contract.ts.
-struct BlockTable {
-  const int32_t* ids;
-  int64_t sinkBlocks, ringBlocks;
-
-  GQA_INLINE int64_t slot(int64_t ordinal) const {
-    return ids[ordinal < sinkBlocks ? ordinal : sinkBlocks + (ordinal - sinkBlocks) % ringBlocks];
-  }
-};
 
 // A [B|1, Hq|1, Tq, Tk] tensor; data is null where absent.
 template <class T>
@@ -124,16 +45,6 @@ struct StoreProblem {
   const void* v;
   DType type;
   int64_t from, count, position;
-};
-
-// Packed weights: panels whose lanes are the output features (rows) and whose steps are the input features (columns).
-struct WeightsView {
-  char* base;
-  DType dtype;
-  int64_t rows, columns;
-
-  GQA_INLINE PanelLayout layout() const { return {dtype, rows, columns}; }
-  GQA_INLINE int64_t bytes() const { return layout().bytes(); }
 };
 
 struct LinearProblem {

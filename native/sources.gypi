@@ -38,6 +38,20 @@
       "-Wno-uninitialized",
       "-Wno-maybe-uninitialized"
     ],
+    "avx512bf16_sources": ["native/targets/avx512bf16.cc"],
+    "avx512bf16_cflags": [
+      "-mavx512f",
+      "-mavx512bw",
+      "-mavx512vl",
+      "-mavx512dq",
+      "-mavx512vnni",
+      "-mavx512bf16",
+      "-mfma",
+      "-mf16c",
+      "-mprefer-vector-width=512",
+      "-Wno-uninitialized",
+      "-Wno-maybe-uninitialized"
+    ],
     "neon_sources": ["native/targets/neon.cc"],
     "neon_cflags": []
   }

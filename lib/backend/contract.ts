@@ -8,7 +8,7 @@ import type { FloatData, FloatDType } from '../core/dtype';
 
 export interface BackendInfo {
   kind: 'native' | 'js';
-  /** Instruction set in use: 'avx512', 'avx2', 'neon', 'scalar' or 'js'. */
+  /** Instruction set in use: 'avx512bf16', 'avx512', 'avx2', 'neon', 'scalar' or 'js'. */
   isa: string;
   /** Threads that share one call, the caller included. */
   threads: number;

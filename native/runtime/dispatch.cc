@@ -19,8 +19,10 @@ bool always(const CpuFeatures&) { return true; }
 #if defined(__x86_64__) || defined(_M_X64)
 bool hasAvx2(const CpuFeatures& f) { return f.avx2 && f.fma && f.f16c; }
 bool hasAvx512(const CpuFeatures& f) { return hasAvx2(f) && f.avx512f && f.avx512bw && f.avx512vl && f.avx512dq; }
+bool hasAvx512Bf16(const CpuFeatures& f) { return hasAvx512(f) && f.avx512vnni && f.avx512bf16; }
 // Best first.
-const Target kTargets[] = {{&avx512Table, hasAvx512}, {&avx2Table, hasAvx2}, {&scalarTable, always}};
+const Target kTargets[] = {
+    {&avx512bf16Table, hasAvx512Bf16}, {&avx512Table, hasAvx512}, {&avx2Table, hasAvx2}, {&scalarTable, always}};
 #elif defined(__aarch64__) || defined(_M_ARM64)
 const Target kTargets[] = {{&neonTable, always}, {&scalarTable, always}};
 #else

@@ -119,6 +119,67 @@ GQA_INLINE void storeBf16(uint16_t* p, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
 }
 
+struct IVec {
+  __m256i lo, hi;
+};
+
+GQA_INLINE IVec zeroI() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+GQA_INLINE IVec splatI(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+GQA_INLINE IVec loadI(const void* p) { return {load16Bytes32(p), load16Bytes32(static_cast<const char*>(p) + 32)}; }
+GQA_INLINE IVec addI(IVec a, IVec b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+GQA_INLINE IVec andI(IVec a, __m256i b) { return {_mm256_and_si256(a.lo, b), _mm256_and_si256(a.hi, b)}; }
+GQA_INLINE Vec toFloat(IVec a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) {
+  return addI(acc, {_mm256_madd_epi16(a.lo, b.lo), _mm256_madd_epi16(a.hi, b.hi)});
+}
+GQA_INLINE IVec oddBytes(IVec a) { return {_mm256_srai_epi16(a.lo, 8), _mm256_srai_epi16(a.hi, 8)}; }
+GQA_INLINE IVec evenBytes(IVec a) { return oddBytes({_mm256_slli_epi16(a.lo, 8), _mm256_slli_epi16(a.hi, 8)}); }
+template <int n>
+GQA_INLINE IVec nibblePairs(IVec a) {
+  return andI({_mm256_srli_epi16(a.lo, 4 * n), _mm256_srli_epi16(a.hi, 4 * n)}, _mm256_set1_epi16(15));
+}
+// By way of 16 bits: vpmaddubsw saturates.
+GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) {
+  const IVec odd = {_mm256_srli_epi16(u.lo, 8), _mm256_srli_epi16(u.hi, 8)};
+  return dotPairs(dotPairs(acc, andI(u, _mm256_set1_epi16(255)), evenBytes(s)), odd, oddBytes(s));
+}
+GQA_INLINE IVec lowNibbles(IVec a) { return andI(a, _mm256_set1_epi8(15)); }
+GQA_INLINE IVec highNibbles(IVec a) { return lowNibbles({_mm256_srli_epi16(a.lo, 4), _mm256_srli_epi16(a.hi, 4)}); }
+GQA_INLINE IVec flipSigns(IVec a) {
+  const __m256i signs = _mm256_set1_epi8(-128);
+  return {_mm256_xor_si256(a.lo, signs), _mm256_xor_si256(a.hi, signs)};
+}
+template <int n>
+GQA_INLINE Vec byteToFloat(IVec a) {
+  return toFloat({_mm256_srai_epi32(_mm256_slli_epi32(a.lo, 24 - 8 * n), 24),
+                  _mm256_srai_epi32(_mm256_slli_epi32(a.hi, 24 - 8 * n), 24)});
+}
+template <int n>
+GQA_INLINE Vec nibbleToFloat(IVec a) {
+  return toFloat(andI({_mm256_srli_epi32(a.lo, 4 * n), _mm256_srli_epi32(a.hi, 4 * n)}, _mm256_set1_epi32(15)));
+}
+GQA_INLINE __m256i toI16(Vec a) {
+  const __m256i packed = _mm256_packs_epi32(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi));
+  return _mm256_permute4x64_epi64(packed, 0xd8);
+}
+GQA_INLINE void storeI16(int16_t* p, Vec a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), toI16(a)); }
+GQA_INLINE void storeI8(int8_t* p, Vec a) {
+  const __m256i x = toI16(a);
+  const __m128i packed = _mm_packs_epi16(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
+}
+constexpr bool kDotBf16 = false;
+GQA_INLINE Vec bf16Even(IVec a) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(a.lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(a.hi, 16))};
+}
+GQA_INLINE Vec bf16Odd(IVec a) {
+  const IVec high = andI(a, _mm256_set1_epi32(int(0xffff0000u)));
+  return {_mm256_castsi256_ps(high.lo), _mm256_castsi256_ps(high.hi)};
+}
+GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
+  return fma(bf16Odd(a), bf16Odd(b), fma(bf16Even(a), bf16Even(b), acc));
+}
+
 GQA_INLINE void prefetchLine(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
 
 // 4x4 transposes within 128-bit lanes: rows r and r + 4 share a register.

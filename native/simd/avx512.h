@@ -1,4 +1,5 @@
 // The vector type of AVX-512 (F, BW, VL, DQ): 16 f32 lanes in one register. See scalar.h for what each operation means.
+// With VNNI and BF16, which the target avx512bf16 has, dot products of integers and of bf16 are single instructions.
 #pragma once
 #include <immintrin.h>
 
@@ -68,6 +69,64 @@ GQA_INLINE void storeBf16(uint16_t* p, Vec a) {
   const __m512i all = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), rounded, quiet);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(all, 16)));
 }
+
+struct IVec {
+  __m512i v;
+};
+
+GQA_INLINE IVec zeroI() { return {_mm512_setzero_si512()}; }
+GQA_INLINE IVec splatI(int32_t x) { return {_mm512_set1_epi32(x)}; }
+GQA_INLINE IVec loadI(const void* p) { return {_mm512_loadu_si512(p)}; }
+GQA_INLINE IVec addI(IVec a, IVec b) { return {_mm512_add_epi32(a.v, b.v)}; }
+GQA_INLINE Vec toFloat(IVec a) { return {_mm512_cvtepi32_ps(a.v)}; }
+GQA_INLINE IVec evenBytes(IVec a) { return {_mm512_srai_epi16(_mm512_slli_epi16(a.v, 8), 8)}; }
+GQA_INLINE IVec oddBytes(IVec a) { return {_mm512_srai_epi16(a.v, 8)}; }
+template <int n>
+GQA_INLINE IVec nibblePairs(IVec a) {
+  if (n == 3) return {_mm512_srli_epi16(a.v, 12)};
+  return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4 * n), _mm512_set1_epi16(15))};
+}
+GQA_INLINE IVec lowNibbles(IVec a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
+GQA_INLINE IVec highNibbles(IVec a) { return lowNibbles({_mm512_srli_epi16(a.v, 4)}); }
+GQA_INLINE IVec flipSigns(IVec a) { return {_mm512_xor_si512(a.v, _mm512_set1_epi8(-128))}; }
+template <int n>
+GQA_INLINE Vec byteToFloat(IVec a) {
+  return toFloat({_mm512_srai_epi32(_mm512_slli_epi32(a.v, 24 - 8 * n), 24)});
+}
+template <int n>
+GQA_INLINE Vec nibbleToFloat(IVec a) {
+  return toFloat({_mm512_and_si512(_mm512_srli_epi32(a.v, 4 * n), _mm512_set1_epi32(15))});
+}
+GQA_INLINE void storeI16(int16_t* p, Vec a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(a.v)));
+}
+GQA_INLINE void storeI8(int8_t* p, Vec a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
+#if defined(__AVX512VNNI__)
+GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) { return {_mm512_dpwssd_epi32(acc.v, a.v, b.v)}; }
+GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) { return {_mm512_dpbusd_epi32(acc.v, u.v, s.v)}; }
+#else
+GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) { return addI(acc, {_mm512_madd_epi16(a.v, b.v)}); }
+// By way of 16 bits: vpmaddubsw saturates.
+GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) {
+  const IVec even = {_mm512_and_si512(u.v, _mm512_set1_epi16(255))}, odd = {_mm512_srli_epi16(u.v, 8)};
+  return dotPairs(dotPairs(acc, even, evenBytes(s)), odd, oddBytes(s));
+}
+#endif
+#if defined(__AVX512BF16__)
+constexpr bool kDotBf16 = true;
+GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) { return {_mm512_dpbf16_ps(acc.v, __m512bh(a.v), __m512bh(b.v))}; }
+#else
+constexpr bool kDotBf16 = false;
+GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
+  const __m512i high = _mm512_set1_epi32(int(0xffff0000u));
+  const Vec even =
+      fma({_mm512_castsi512_ps(_mm512_slli_epi32(a.v, 16))}, {_mm512_castsi512_ps(_mm512_slli_epi32(b.v, 16))}, acc);
+  return fma({_mm512_castsi512_ps(_mm512_and_si512(a.v, high))}, {_mm512_castsi512_ps(_mm512_and_si512(b.v, high))},
+             even);
+}
+#endif
 
 GQA_INLINE void prefetchLine(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
 

@@ -104,6 +104,77 @@ GQA_INLINE void storeBf16(uint16_t* p, Vec a) {
   }
 }
 
+struct IVec {
+  int32x4_t q[4];
+};
+
+#define GQA_INTEGERS(expression)                   \
+  IVec r;                                          \
+  for (int i = 0; i < 4; ++i) r.q[i] = expression; \
+  return r
+
+GQA_INLINE int16x8_t pairs(int32x4_t a) { return vreinterpretq_s16_s32(a); }
+GQA_INLINE IVec zeroI() { GQA_INTEGERS(vdupq_n_s32(0)); }
+GQA_INLINE IVec splatI(int32_t x) { GQA_INTEGERS(vdupq_n_s32(x)); }
+GQA_INLINE IVec loadI(const void* p) {
+  GQA_INTEGERS(vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t*>(p) + 16 * i)));
+}
+GQA_INLINE IVec addI(IVec a, IVec b) { GQA_INTEGERS(vaddq_s32(a.q[i], b.q[i])); }
+GQA_INLINE Vec toFloat(IVec a) { GQA_EACH(vcvtq_f32_s32(a.q[i])); }
+GQA_INLINE int32x4_t dotPairs(int32x4_t acc, int16x8_t a, int16x8_t b) {
+  const int32x4_t low = vmull_s16(vget_low_s16(a), vget_low_s16(b)), high = vmull_high_s16(a, b);
+  return vaddq_s32(acc, vpaddq_s32(low, high));
+}
+GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) { GQA_INTEGERS(dotPairs(acc.q[i], pairs(a.q[i]), pairs(b.q[i]))); }
+GQA_INLINE IVec oddBytes(IVec a) { GQA_INTEGERS(vreinterpretq_s32_s16(vshrq_n_s16(pairs(a.q[i]), 8))); }
+GQA_INLINE IVec evenBytes(IVec a) {
+  GQA_INTEGERS(vreinterpretq_s32_s16(vshrq_n_s16(vshlq_n_s16(pairs(a.q[i]), 8), 8)));
+}
+template <int n>
+GQA_INLINE IVec nibblePairs(IVec a) {
+  const int16x8_t shift = vdupq_n_s16(-4 * n), mask = vdupq_n_s16(15);
+  GQA_INTEGERS(
+      vreinterpretq_s32_s16(vandq_s16(vreinterpretq_s16_u16(vshlq_u16(vreinterpretq_u16_s32(a.q[i]), shift)), mask)));
+}
+GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) {
+  IVec even, odd;
+  for (int i = 0; i < 4; ++i) {
+    const uint16x8_t x = vreinterpretq_u16_s32(u.q[i]);
+    even.q[i] = vreinterpretq_s32_u16(vandq_u16(x, vdupq_n_u16(255)));
+    odd.q[i] = vreinterpretq_s32_u16(vshrq_n_u16(x, 8));
+  }
+  return dotPairs(dotPairs(acc, even, evenBytes(s)), odd, oddBytes(s));
+}
+GQA_INLINE IVec lowNibbles(IVec a) { GQA_INTEGERS(vandq_s32(a.q[i], vdupq_n_s32(0x0f0f0f0f))); }
+GQA_INLINE IVec highNibbles(IVec a) { GQA_INTEGERS(vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a.q[i]), 4))); }
+GQA_INLINE IVec flipSigns(IVec a) { GQA_INTEGERS(veorq_s32(a.q[i], vdupq_n_s32(int32_t(0x80808080u)))); }
+template <int n>
+GQA_INLINE Vec byteToFloat(IVec a) {
+  const int32x4_t left = vdupq_n_s32(24 - 8 * n);
+  GQA_EACH(vcvtq_f32_s32(vshrq_n_s32(vshlq_s32(a.q[i], left), 24)));
+}
+template <int n>
+GQA_INLINE Vec nibbleToFloat(IVec a) {
+  const int32x4_t shift = vdupq_n_s32(-4 * n);
+  GQA_EACH(vcvtq_f32_u32(vandq_u32(vshlq_u32(vreinterpretq_u32_s32(a.q[i]), shift), vdupq_n_u32(15))));
+}
+GQA_INLINE void storeI16(int16_t* p, Vec a) {
+  for (int i = 0; i < 4; ++i) vst1_s16(p + 4 * i, vqmovn_s32(vcvtnq_s32_f32(a.q[i])));
+}
+GQA_INLINE void storeI8(int8_t* p, Vec a) {
+  int16_t wide[kLanes];
+  storeI16(wide, a);
+  vst1q_s8(p, vcombine_s8(vqmovn_s16(vld1q_s16(wide)), vqmovn_s16(vld1q_s16(wide + 8))));
+}
+constexpr bool kDotBf16 = false;
+GQA_INLINE float32x4_t bf16Even(int32x4_t a) { return vreinterpretq_f32_s32(vshlq_n_s32(a, 16)); }
+GQA_INLINE float32x4_t bf16Odd(int32x4_t a) {
+  return vreinterpretq_f32_s32(vandq_s32(a, vdupq_n_s32(int32_t(0xffff0000u))));
+}
+GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
+  GQA_EACH(vfmaq_f32(vfmaq_f32(acc.q[i], bf16Even(a.q[i]), bf16Even(b.q[i])), bf16Odd(a.q[i]), bf16Odd(b.q[i])));
+}
+
 GQA_INLINE void prefetchLine(const char* p) { __builtin_prefetch(p); }
 
 GQA_INLINE void transpose16(const float* src, int64_t stride, float* dst) {
@@ -121,5 +192,6 @@ GQA_INLINE void transpose16(const float* src, int64_t stride, float* dst) {
 }
 
 #undef GQA_EACH
+#undef GQA_INTEGERS
 }  // namespace
 }  // namespace gqa

@@ -84,6 +84,77 @@ GQA_INLINE void storeBf16(uint16_t* p, Vec a) {
   for (int i = 0; i < kLanes; ++i) p[i] = f32ToBf16(a.v[i]);
 }
 
+// 16 lanes of 32 bits, read as one integer, two of 16 bits or four of 8, the lowest first.
+struct IVec {
+  int32_t v[kLanes];
+};
+
+#define GQA_INTEGERS(expression)                        \
+  IVec r;                                               \
+  for (int i = 0; i < kLanes; ++i) r.v[i] = expression; \
+  return r
+
+GQA_INLINE int32_t half(int32_t x, int i) { return int16_t(uint32_t(x) >> (16 * i)); }
+GQA_INLINE int32_t byte(int32_t x, int i) { return int8_t(uint32_t(x) >> (8 * i)); }
+GQA_INLINE int32_t unsignedByte(int32_t x, int i) { return uint8_t(uint32_t(x) >> (8 * i)); }
+
+GQA_INLINE IVec zeroI() { GQA_INTEGERS(0); }
+GQA_INLINE IVec splatI(int32_t x) { GQA_INTEGERS(x); }
+GQA_INLINE IVec loadI(const void* p) {
+  IVec r;
+  std::memcpy(r.v, p, sizeof r.v);
+  return r;
+}
+GQA_INLINE IVec addI(IVec a, IVec b) { GQA_INTEGERS(a.v[i] + b.v[i]); }
+GQA_INLINE Vec toFloat(IVec a) { GQA_LANES(float(a.v[i])); }
+// acc + the products of 16-bit pairs; no sum may leave 32 bits.
+GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) {
+  GQA_INTEGERS(acc.v[i] + half(a.v[i], 0) * half(b.v[i], 0) + half(a.v[i], 1) * half(b.v[i], 1));
+}
+// acc + the products of four bytes, u unsigned and s signed.
+GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) {
+  IVec r = acc;
+  for (int i = 0; i < kLanes; ++i)
+    for (int j = 0; j < 4; ++j) r.v[i] += unsignedByte(u.v[i], j) * byte(s.v[i], j);
+  return r;
+}
+GQA_INLINE int32_t asPair(int32_t low, int32_t high) { return int32_t(uint32_t(low & 0xffff) | uint32_t(high) << 16); }
+// Signed bytes (0, 2), and (1, 3), as 16-bit pairs.
+GQA_INLINE IVec evenBytes(IVec a) { GQA_INTEGERS(asPair(byte(a.v[i], 0), byte(a.v[i], 2))); }
+GQA_INLINE IVec oddBytes(IVec a) { GQA_INTEGERS(asPair(byte(a.v[i], 1), byte(a.v[i], 3))); }
+// Unsigned nibbles (n, n + 4) as 16-bit pairs, n of 0..3.
+template <int n>
+GQA_INLINE IVec nibblePairs(IVec a) {
+  GQA_INTEGERS(int32_t(uint32_t(a.v[i]) >> (4 * n) & 0x000f000fu));
+}
+// The low, and the high, nibble of each byte as a byte.
+GQA_INLINE IVec lowNibbles(IVec a) { GQA_INTEGERS(a.v[i] & 0x0f0f0f0f); }
+GQA_INLINE IVec highNibbles(IVec a) { GQA_INTEGERS(int32_t(uint32_t(a.v[i]) >> 4) & 0x0f0f0f0f); }
+// Adds 128 to each byte: signed to unsigned, and back.
+GQA_INLINE IVec flipSigns(IVec a) { GQA_INTEGERS(a.v[i] ^ int32_t(0x80808080u)); }
+// Signed byte n, and unsigned nibble n, as a number.
+template <int n>
+GQA_INLINE Vec byteToFloat(IVec a) {
+  GQA_LANES(float(byte(a.v[i], n)));
+}
+template <int n>
+GQA_INLINE Vec nibbleToFloat(IVec a) {
+  GQA_LANES(float(uint32_t(a.v[i]) >> (4 * n) & 15));
+}
+// To the nearest integers, ties to even; |a| <= 32767, 127.
+GQA_INLINE void storeI16(int16_t* p, Vec a) {
+  for (int i = 0; i < kLanes; ++i) p[i] = int16_t(roundEven(a).v[i]);
+}
+GQA_INLINE void storeI8(int8_t* p, Vec a) {
+  for (int i = 0; i < kLanes; ++i) p[i] = int8_t(roundEven(a).v[i]);
+}
+// acc + the products of bf16 pairs; worth its while where kDotBf16 is true.
+constexpr bool kDotBf16 = false;
+GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
+  GQA_LANES(acc.v[i] + bf16ToF32(uint16_t(a.v[i])) * bf16ToF32(uint16_t(b.v[i])) +
+            bf16ToF32(uint16_t(uint32_t(a.v[i]) >> 16)) * bf16ToF32(uint16_t(uint32_t(b.v[i]) >> 16)));
+}
+
 GQA_INLINE void prefetchLine(const char*) {}
 
 // dst[c][r] = src[r * stride + c] for a 16 x 16 tile.
@@ -93,5 +164,6 @@ GQA_INLINE void transpose16(const float* src, int64_t stride, float* dst) {
 }
 
 #undef GQA_LANES
+#undef GQA_INTEGERS
 }  // namespace
 }  // namespace gqa

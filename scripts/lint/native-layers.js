@@ -4,14 +4,16 @@
 const { readFileSync, readdirSync } = require('node:fs');
 const { join, posix } = require('node:path');
 
+const CONTRACT = ['ops.h', 'layout.h'];
 /** Folder -> folders or files of native/ that it may include, besides its own. */
 const MAY_INCLUDE = {
-  binding: ['runtime', 'ops.h'],
-  runtime: ['targets/tables.h', 'ops.h'],
-  targets: ['kernels', 'simd', 'ops.h'],
-  kernels: ['simd', 'ops.h'],
-  simd: ['ops.h'],
-  'ops.h': [],
+  binding: ['runtime', ...CONTRACT],
+  runtime: ['targets/tables.h', ...CONTRACT],
+  targets: ['kernels', 'simd', ...CONTRACT],
+  kernels: ['simd', ...CONTRACT],
+  simd: CONTRACT,
+  'ops.h': ['layout.h'],
+  'layout.h': [],
 };
 /** Files that flags for an instruction set reach: what they instantiate could run on a CPU that lacks it. */
 const FLAGGED = ['targets', 'kernels', 'simd'];

@@ -1,13 +1,16 @@
 /** Which targets (a backend and an instruction set) the conformance suite must run on, judged without the package. */
 import { readFileSync } from 'node:fs';
 
-export type Target = 'js' | 'scalar' | 'avx2' | 'avx512' | 'neon';
-const TARGETS: readonly Target[] = ['js', 'scalar', 'avx2', 'avx512', 'neon'];
+export type Target = 'js' | 'scalar' | 'avx2' | 'avx512' | 'avx512bf16' | 'neon';
+const TARGETS: readonly Target[] = ['js', 'scalar', 'avx2', 'avx512', 'avx512bf16', 'neon'];
+
+const AVX512 = ['avx512f', 'avx512bw', 'avx512vl', 'avx512dq', 'fma', 'f16c'];
 
 /** Flags of /proc/cpuinfo that a target's compiler flags rely on. */
 const X86_FLAGS: Partial<Record<Target, readonly string[]>> = {
   avx2: ['avx2', 'fma', 'f16c'],
-  avx512: ['avx512f', 'avx512bw', 'avx512vl', 'avx512dq', 'fma', 'f16c'],
+  avx512: AVX512,
+  avx512bf16: [...AVX512, 'avx512_vnni', 'avx512_bf16'],
 };
 
 /** GQA_TEST_TARGETS (a comma list) where set, as under emulation; else all that this machine's CPU can run. */
@@ -16,7 +19,7 @@ export function targetsToTest(): Target[] {
   if (forced !== undefined && forced !== '') return forced.split(',').map(asTarget);
   if (process.arch === 'arm64') return ['js', 'scalar', 'neon'];
   const flags = x86Flags();
-  const vector = (['avx2', 'avx512'] as const).filter((t) =>
+  const vector = (['avx2', 'avx512', 'avx512bf16'] as const).filter((t) =>
     X86_FLAGS[t]!.every((flag) => flags.has(flag)),
   );
   return ['js', 'scalar', ...vector];
