@@ -119,8 +119,7 @@ function fillCache(cache: KvCache, layers: number, run: KeyValues, context: numb
 function cacheSubject(theCase: AttentionCase, queryTokens: number): Subject {
   const { shape, context, dtype, op } = theCase;
   const { heads, kvHeads, headDim } = shape;
-  const work =
-    op === 'decode' ? decodeWork(shape, context, DTYPE_BYTES[dtype]) : prefillWork(shape, context);
+  const work = (op === 'decode' ? decodeWork : prefillWork)(shape, context, dtype);
   const layerBytes = 2 * kvHeads * headDim * context * DTYPE_BYTES[dtype];
   const layers = op === 'decode' ? coldCopies(layerBytes) : 1;
   const runElements = (context + LAYER_SHIFTS) * kvHeads * headDim;
@@ -177,7 +176,7 @@ function tensorSubject(theCase: AttentionCase): Subject {
   };
   const run1 = () => attention(tensors.q, tensors.k, tensors.v, { causal: true, out: tensors.out });
   return {
-    work: prefillWork(shape, context),
+    work: prefillWork(shape, context, dtype),
     period: 1,
     run: (calls) => {
       for (let call = 0; call < calls; call++) run1();

@@ -64,7 +64,7 @@ export function linearSubject(backend: Backend, theCase: LinearCase): Subject {
   let next = 0;
   const run1 = (weights: PackedWeights) => backend.linear({ x, weights, bias: null, out, tokens });
   return {
-    work: linearWork(shape, tokens, DTYPE_BYTES[dtype]),
+    work: linearWork(shape, tokens, dtype),
     period: copies,
     run: (calls) => {
       for (let call = 0; call < calls; call++) {

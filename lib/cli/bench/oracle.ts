@@ -2,12 +2,18 @@
 import type { FloatData, FloatDType } from '../../core/dtype';
 import type { MatrixShape } from '../options';
 import { valueAt } from './data';
+import { isQuantised, type StoredDType } from './roofline';
 
-/** Largest |error| / max(1, largest |result|) that a dtype is allowed (docs/numerics.md). */
-export const TOLERANCE: Readonly<Record<FloatDType, number>> = {
+/**
+ * What a dtype is allowed (docs/numerics.md): floats `relativeError`; quantised storage `normError`, against float64
+ * over the values before they were quantised, so that a wrong result shows however coarse the storage.
+ */
+export const TOLERANCE: Readonly<Record<StoredDType, number>> = {
   f32: 2e-6,
   f16: 2e-3,
   bf16: 1.6e-2,
+  q8: 0.03,
+  q4: 0.35,
 };
 
 /** The same for linear layers: weights are held exactly, products and sums are f32 whatever their dtype. */
@@ -83,4 +89,24 @@ export function relativeError(expected: ArrayLike<number>, actual: ArrayLike<num
     largest = Math.max(largest, Math.abs(expected[i]));
   }
   return error / largest;
+}
+
+/** |error| / |expected|, Euclidean norms over all elements; Infinity where a result is not a number. */
+export function normError(expected: ArrayLike<number>, actual: ArrayLike<number>): number {
+  let errorSquares = 0;
+  let squares = 0;
+  for (let i = 0; i < expected.length; i++) {
+    errorSquares += (expected[i] - actual[i]) ** 2;
+    squares += expected[i] ** 2;
+  }
+  return Number.isNaN(errorSquares) ? Infinity : Math.sqrt(errorSquares / squares);
+}
+
+/** The error that TOLERANCE[dtype] bounds. */
+export function storedError(
+  dtype: StoredDType,
+  expected: ArrayLike<number>,
+  actual: ArrayLike<number>,
+): number {
+  return isQuantised(dtype) ? normError(expected, actual) : relativeError(expected, actual);
 }

@@ -1,32 +1,52 @@
-/** One table of results in three forms: Markdown to read, CSV and JSON (full numbers) to compute with. */
+/** One table of results in four forms: Markdown and HTML to read, CSV and JSON (full numbers) to compute with. */
+import { html } from './html';
 
-export type Format = 'md' | 'csv' | 'json';
+export const FORMATS = ['md', 'csv', 'json', 'html'] as const;
+export type Format = (typeof FORMATS)[number];
 export type Cell = string | number | null;
 export type Row = Readonly<Record<string, Cell>>;
 
 export interface Column {
   key: string;
-  /** Heading in Markdown; a column without one is left to CSV and JSON. */
+  /** Heading in tables; a column without one is left to CSV and JSON. */
   title?: string;
-  /** Decimals in Markdown. */
+  /** Decimals in tables. */
   decimals?: number;
-  /** How Markdown shows a number where plain decimals do not serve. */
+  /** How tables show a number where plain decimals do not serve. */
   style?: 'percent' | 'scientific';
+}
+
+/** Horizontal bars of one column, a chart for each combination of the `panel` columns. */
+export interface Plot {
+  title: string;
+  /** Column of the bars' lengths. */
+  value: string;
+  /** Columns of the ends of a bar's whisker. */
+  whisker?: [low: string, high: string];
+  panel: string[];
+  /** Columns that name a bar. */
+  label: string[];
+  /** Column that gives a bar its colour. */
+  colour: string;
+  /** A line across the bars, such as a share of 1. */
+  reference?: number;
 }
 
 export interface Report {
   bench: string;
   /** Where it was measured; repeated in every CSV row. */
   machine: Row;
-  /** Lines below the Markdown table that say how to read it. */
+  /** Lines below the table that say how to read it. */
   notes: string[];
   columns: Column[];
   rows: Row[];
+  plots?: Plot[];
 }
 
-function markdownCell(value: Cell, { decimals, style }: Column): string {
+/** A cell as people read it. */
+export function formatCell(value: Cell, { decimals, style }: Column): string {
   if (value === null) return '';
-  if (typeof value === 'string') return value.replaceAll('|', '\\|');
+  if (typeof value === 'string') return value;
   if (style === 'percent') return `${(value * 100).toFixed(0)} %`;
   if (style === 'scientific') return value.toExponential(1);
   return decimals === undefined ? String(value) : value.toFixed(decimals);
@@ -37,7 +57,9 @@ function markdown({ machine, notes, columns, rows }: Report): string {
   const numeric = shown.map(({ key }) => rows.some((row) => typeof row[key] === 'number'));
   const table = [
     shown.map((column) => column.title!),
-    ...rows.map((row) => shown.map((column) => markdownCell(row[column.key], column))),
+    ...rows.map((row) =>
+      shown.map((column) => formatCell(row[column.key] ?? null, column).replaceAll('|', '\\|')),
+    ),
   ];
   const widths = shown.map((_, c) => Math.max(3, ...table.map((cells) => cells[c].length)));
   const line = (cells: string[]) => {
@@ -72,5 +94,5 @@ function json({ bench, machine, columns, rows }: Report): string {
 }
 
 export function writeReport(report: Report, format: Format): string {
-  return { md: markdown, csv, json }[format](report);
+  return { md: markdown, csv, json, html }[format](report);
 }

@@ -2,13 +2,33 @@
  * How far a measured time is from what the machine can do. Work is counted as the algorithm needs it, whatever the
  * layout really moves: each K and V element is read once, two FLOP a multiply-add.
  *
- *   r = max(bytes / read limit, FLOP / FMA peak) / time
+ *   r = max(bytes / read limit, FLOP / peak) / time
+ *
+ * The peak is the f32 FMA peak, for quantised storage four times it: the rate of 8-bit dot products.
  */
+import type { FloatDType } from '../../core/dtype';
 import type { HeadShape, MatrixShape } from '../options';
+
+/** What keys, values or weights may be held in. */
+export type StoredDType = FloatDType | 'q8' | 'q4';
+
+/** Bits of a value that count, scales included, whatever a layout takes. */
+export const VALUE_BITS: Readonly<Record<StoredDType, number>> = {
+  f32: 32,
+  f16: 16,
+  bf16: 16,
+  q8: 8.5,
+  q4: 4.5,
+};
+
+/** 8-bit dot products do four multiply-adds where FMA does one. */
+const INT8_RATE = 4;
 
 export interface Work {
   bytes: number;
   flop: number;
+  /** The arithmetic peak that counts, in f32 FMA peaks. */
+  peak: number;
 }
 
 /** Measured in the same run with the same thread count; bytes and FLOP a second. */
@@ -26,32 +46,46 @@ export interface Rating {
   gigaflops: number;
 }
 
+export function isQuantised(dtype: StoredDType): dtype is 'q8' | 'q4' {
+  return dtype === 'q8' || dtype === 'q4';
+}
+
+function peakOf(dtype: StoredDType): number {
+  return isQuantised(dtype) ? INT8_RATE : 1;
+}
+
 /** One query token over `context` cached tokens: scores and weighted sum are D multiply-adds a key each. */
-export function decodeWork(shape: HeadShape, context: number, elementBytes: number): Work {
+export function decodeWork(shape: HeadShape, context: number, dtype: StoredDType): Work {
   return {
-    bytes: 2 * shape.kvHeads * shape.headDim * context * elementBytes,
+    bytes: (2 * shape.kvHeads * shape.headDim * context * VALUE_BITS[dtype]) / 8,
     flop: 4 * shape.heads * shape.headDim * context,
+    peak: peakOf(dtype),
   };
 }
 
 /** `tokens` queries over as many keys, causal: only visible pairs count, and arithmetic alone. */
-export function prefillWork(shape: HeadShape, tokens: number): Work {
+export function prefillWork(shape: HeadShape, tokens: number, dtype: StoredDType): Work {
   const visiblePairs = (tokens * (tokens + 1)) / 2;
-  return { bytes: 0, flop: 4 * shape.heads * shape.headDim * visiblePairs };
+  return {
+    bytes: 0,
+    flop: 4 * shape.heads * shape.headDim * visiblePairs,
+    peak: peakOf(dtype),
+  };
 }
 
 /** y = x W^T for `tokens` rows of x; the weights are read once. */
-export function linearWork(shape: MatrixShape, tokens: number, elementBytes: number): Work {
+export function linearWork(shape: MatrixShape, tokens: number, dtype: StoredDType): Work {
   return {
-    bytes: shape.rows * shape.columns * elementBytes,
+    bytes: (shape.rows * shape.columns * VALUE_BITS[dtype]) / 8,
     flop: 2 * shape.rows * shape.columns * tokens,
+    peak: peakOf(dtype),
   };
 }
 
 /** Rates work done in `seconds` against the limits. */
 export function rate(work: Work, limits: MachineLimits, seconds: number): Rating {
   const readSeconds = work.bytes / limits.read;
-  const fmaSeconds = work.flop / limits.fma;
+  const fmaSeconds = work.flop / (limits.fma * work.peak);
   return {
     roofline: Math.max(readSeconds, fmaSeconds) / seconds,
     bound: readSeconds >= fmaSeconds ? 'read' : 'fma',

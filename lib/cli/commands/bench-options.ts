@@ -1,16 +1,22 @@
 /** What the subcommands of gqa bench share: options, the choice of threads, writing the report. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { Option, type Command } from 'commander';
 import type { FloatDType } from '../../core/dtype';
-import { writeReport, type Format, type Report } from '../bench/report';
+import { FORMATS, writeReport, type Format, type Report } from '../bench/report';
 import { decimal, integer, listOf, oneOf } from '../options';
 import { print } from '../terminal';
 
-export interface CommonOptions {
+export interface ReportOptions {
+  format: Format;
+  json?: boolean;
+  out?: string;
+}
+
+export interface CommonOptions extends ReportOptions {
   dtype: FloatDType[];
   threads?: number[];
   seconds: number;
-  format: Format;
-  json?: boolean;
 }
 
 export const floatDType = oneOf<FloatDType>('f32', 'f16', 'bf16');
@@ -32,7 +38,7 @@ export function addCommonOptions(
   dtypeMeaning: string,
   dtypes = 'f32,f16,bf16',
 ): Command {
-  return command
+  command
     .addOption(listOption('--dtype <list>', dtypeMeaning, floatDType, dtypes))
     .addOption(
       listOption(
@@ -41,16 +47,17 @@ export function addCommonOptions(
         integer({ min: 1 }),
       ),
     )
-    .option('--seconds <s>', 'timing of each case', decimal({ above: 0, max: 600 }), 0.6)
-    .addOption(formatOption())
-    .option('--json', 'the same as --format json');
+    .option('--seconds <s>', 'timing of each case', decimal({ above: 0, max: 600 }), 0.6);
+  return addReportOptions(command);
 }
 
-/** The only option with the type of a choice: commander lists the choices in the help. */
-function formatOption(): Option {
-  return new Option('--format <format>', 'form of the table on stdout')
-    .choices(['md', 'csv', 'json'])
-    .default('md');
+export function addReportOptions(command: Command): Command {
+  // The only option with the type of a choice: commander lists the choices in the help.
+  const format = new Option('--format <format>', 'form of the table on stdout');
+  return command
+    .addOption(format.choices(FORMATS).default('md'))
+    .option('--json', 'the same as --format json')
+    .option('--out <folder>', 'writes the table there too, in every form');
 }
 
 /** The asked-for thread counts, or 1 and all; a count beyond all is a usage error. */
@@ -69,9 +76,15 @@ export function chosenThreads(
   return asked ?? [...new Set([1, all])];
 }
 
-export function printReport(
+/** To stdout in the chosen form, and to `out` in every form, each file named after the benchmark. */
+export async function printReport(
   report: Report,
-  { format, json }: { format: Format; json?: boolean },
+  { format, json, out }: ReportOptions,
 ): Promise<void> {
-  return print(writeReport(report, json ? 'json' : format));
+  await print(writeReport(report, json ? 'json' : format));
+  if (out === undefined) return;
+  mkdirSync(out, { recursive: true });
+  for (const form of FORMATS) {
+    writeFileSync(join(out, `${report.bench}.${form}`), writeReport(report, form));
+  }
 }

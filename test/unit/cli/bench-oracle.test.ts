@@ -1,6 +1,11 @@
 /** The benchmark's own float64 check: its reading of 16-bit floats, its formula, and that it can fail. */
 import { randomData, valueAt } from '../../../lib/cli/bench/data';
-import { attendRow, linearFeature, relativeError } from '../../../lib/cli/bench/oracle';
+import {
+  attendRow,
+  linearFeature,
+  relativeError,
+  storedError,
+} from '../../../lib/cli/bench/oracle';
 
 const f32 = (values: number[]) => ({ data: Float32Array.from(values), dtype: 'f32' as const });
 
@@ -54,4 +59,10 @@ test('errors are relative to the largest value, at least 1, and NaN never passes
   expect(relativeError([0.5, 0.1], [0.5, 0.3])).toBeCloseTo(0.2, 12);
   expect(relativeError([10, 0], [10, 1])).toBeCloseTo(0.1, 12);
   expect(relativeError([1], [NaN])).toBe(Infinity);
+});
+
+test('quantised results are held to the norm of the result', () => {
+  expect(storedError('q8', [0.3, 0.4], [0.3, 0.45])).toBeCloseTo(0.1, 12);
+  expect(storedError('f32', [0.3, 0.4], [0.3, 0.45])).toBeCloseTo(0.05, 12);
+  expect(storedError('q4', [1, 1], [1, NaN])).toBe(Infinity);
 });

@@ -69,3 +69,37 @@ test('a report without rows is still one', () => {
   expect(JSON.parse(writeReport(empty, 'json')).results).toEqual([]);
   expect(writeReport(empty, 'md')).toContain('| op ');
 });
+
+describe('HTML', () => {
+  const plots = [
+    {
+      ...{ title: 'Share <of> roofline', value: 'share', panel: ['op'], label: ['microseconds'] },
+      ...{ colour: 'op', reference: 1, whisker: ['error', 'share'] as [string, string] },
+    },
+    { title: 'Nothing to draw', value: 'none', panel: ['op'], label: ['op'], colour: 'op' },
+  ];
+  const page = writeReport({ ...report, plots }, 'html');
+
+  test('one page that fetches nothing', () => {
+    expect(page).toMatch(/^<!doctype html>\n/);
+    expect(page).not.toMatch(/https?:|src=|href=|<script|@import|url\(/);
+    expect(page).toContain('cpu: Some, CPU &quot;X&quot;');
+  });
+
+  test('the table, as Markdown has it', () => {
+    expect(page).toContain('<tr><td>a|b</td><td class="number">2.0</td>');
+    expect(page.match(/<tr>/g)).toHaveLength(1 + report.rows.length);
+  });
+
+  test('a chart for each panel, bars in proportion, the reference across', () => {
+    expect(page).toContain('<h2>Share &lt;of&gt; roofline</h2>');
+    expect(page).not.toContain('Nothing to draw');
+    const bars = [...page.matchAll(/<rect x="230"[^>]* width="([\d.]+)"/g)].map((m) =>
+      Number(m[1]),
+    );
+    expect(bars).toHaveLength(2);
+    expect(bars[0] / bars[1]).toBeCloseTo(0.876, 3);
+    expect(page.match(/stroke-dasharray/g)).toHaveLength(2);
+    expect(page).toContain('>88 %</text>');
+  });
+});

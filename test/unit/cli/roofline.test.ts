@@ -5,39 +5,54 @@ import { quantile, spread } from '../../../lib/cli/bench/statistics';
 const LLAMA = { heads: 32, kvHeads: 8, headDim: 128 };
 
 test('decode work: K and V once, 4 Hq D FLOP a key', () => {
-  expect(decodeWork(LLAMA, 4096, 4)).toEqual({ bytes: 33_554_432, flop: 67_108_864 });
-  expect(decodeWork(LLAMA, 4096, 2)).toEqual({ bytes: 16_777_216, flop: 67_108_864 });
-  expect(decodeWork({ heads: 71, kvHeads: 1, headDim: 64 }, 4096, 4)).toEqual({
+  const flop = 67_108_864;
+  expect(decodeWork(LLAMA, 4096, 'f32')).toEqual({ bytes: 33_554_432, flop, peak: 1 });
+  expect(decodeWork(LLAMA, 4096, 'bf16')).toEqual({ bytes: 16_777_216, flop, peak: 1 });
+  expect(decodeWork({ heads: 71, kvHeads: 1, headDim: 64 }, 4096, 'f32')).toEqual({
     bytes: 2_097_152,
     flop: 74_448_896,
+    peak: 1,
   });
+});
+
+test('quantised storage: 8.5 and 4.5 bits a value, four times the FMA peak', () => {
+  const flop = 67_108_864;
+  expect(decodeWork(LLAMA, 4096, 'q8')).toEqual({ bytes: 8_912_896, flop, peak: 4 });
+  expect(decodeWork(LLAMA, 4096, 'q4')).toEqual({ bytes: 4_718_592, flop, peak: 4 });
 });
 
 test('prefill work: visible pairs only', () => {
   // One head of one dim: 4 FLOP a pair, 1 + 2 + 3 pairs.
-  expect(prefillWork({ heads: 1, kvHeads: 1, headDim: 1 }, 3).flop).toBe(24);
-  expect(prefillWork(LLAMA, 2048).flop).toBe(4 * 32 * 128 * 2_098_176);
+  expect(prefillWork({ heads: 1, kvHeads: 1, headDim: 1 }, 3, 'f32').flop).toBe(24);
+  expect(prefillWork(LLAMA, 2048, 'f16').flop).toBe(4 * 32 * 128 * 2_098_176);
 });
 
 test('linear work: weights once, two FLOP a multiply-add', () => {
-  expect(linearWork({ rows: 10, columns: 20 }, 3, 2)).toEqual({ bytes: 400, flop: 1200 });
+  expect(linearWork({ rows: 10, columns: 20 }, 3, 'f16')).toEqual({
+    bytes: 400,
+    flop: 1200,
+    peak: 1,
+  });
 });
 
 test('the higher limit decides, and the share is of it', () => {
   const limits = { read: 40e9, fma: 100e9 };
   // 0.1 ms of reading, 0.05 ms of arithmetic, done in 0.125 ms.
-  expect(rate({ bytes: 4e6, flop: 5e6 }, limits, 125e-6)).toEqual({
+  expect(rate({ bytes: 4e6, flop: 5e6, peak: 1 }, limits, 125e-6)).toEqual({
     roofline: expect.closeTo(0.8, 10),
     bound: 'read',
     gigabytes: expect.closeTo(32, 10),
     gigaflops: expect.closeTo(40, 10),
   });
   // 0.1 ms of reading, 0.2 ms of arithmetic, done in 0.4 ms.
-  const computed = rate({ bytes: 4e6, flop: 20e6 }, limits, 400e-6);
+  const computed = rate({ bytes: 4e6, flop: 20e6, peak: 1 }, limits, 400e-6);
   expect(computed.roofline).toBeCloseTo(0.5, 10);
   expect(computed.bound).toBe('fma');
+  // Four times the peak: reading decides again.
+  const dots = rate({ bytes: 4e6, flop: 20e6, peak: 4 }, limits, 400e-6);
+  expect([dots.roofline, dots.bound]).toEqual([expect.closeTo(0.25, 10), 'read']);
   // No bytes counted: arithmetic alone.
-  expect(rate(prefillWork(LLAMA, 2048), limits, 1).bound).toBe('fma');
+  expect(rate(prefillWork(LLAMA, 2048, 'f32'), limits, 1).bound).toBe('fma');
 });
 
 test('quantiles', () => {

@@ -1,0 +1,78 @@
+/** gqa's own attention: decode over a KvCache, f32 queries; prefill over plain tensors. Also measures the machine. */
+import { attention, KvCache, Tensor } from '../../../lib';
+import { getBackend } from '../../../lib/backend';
+import type { FloatDType } from '../../../lib/core/dtype';
+import { LimitProbe } from '../../../lib/cli/bench/limits';
+import type { MachineLimits } from '../../../lib/cli/bench/roofline';
+import {
+  queryTokens,
+  readElements,
+  timeCalls,
+  writeElements,
+  type AttentionHandlers,
+  type AttentionTask,
+} from '../attention-task';
+import { serve } from '../protocol';
+
+let copies = 0;
+let call: (copy: number) => void;
+let release: () => void = () => undefined;
+let probe: LimitProbe | null = null;
+
+function load(path: string, dtype: FloatDType, shape: number[]): Tensor<FloatDType> {
+  return Tensor.view<FloatDType>(readElements(path, dtype), shape, dtype);
+}
+
+function prepareDecode(task: AttentionTask): Tensor<FloatDType> {
+  const { heads, kvHeads, headDim, context, dtype, inputs } = task;
+  const cache = new KvCache({
+    layers: task.copies,
+    kvHeads,
+    headDim,
+    capacity: context,
+    dtype: dtype as FloatDType,
+  });
+  const sequence = cache.sequence();
+  const k = load(task.k, inputs, [context, kvHeads, headDim]);
+  const v = load(task.v, inputs, [context, kvHeads, headDim]);
+  for (let layer = 0; layer < task.copies; layer++) sequence.append(layer, k, v);
+  const q = load(task.q, inputs, [1, 1, heads, headDim]).to('f32');
+  const out = Tensor.zeros([1, 1, heads, headDim]);
+  call = (layer) => void attention(q, sequence.layer(layer), { out });
+  release = () => {
+    sequence.dispose();
+    cache.dispose();
+  };
+  return out;
+}
+
+function preparePrefill(task: AttentionTask): Tensor<FloatDType> {
+  const { heads, kvHeads, headDim, context, inputs } = task;
+  const q = load(task.q, inputs, [1, queryTokens(task), heads, headDim]);
+  const k = load(task.k, inputs, [1, context, kvHeads, headDim]);
+  const v = load(task.v, inputs, [1, context, kvHeads, headDim]);
+  const out = Tensor.zeros(q.shape, inputs);
+  call = () => void attention(q, k, v, { causal: true, out });
+  release = () => undefined;
+  return out;
+}
+
+const handlers: AttentionHandlers = {
+  prepare(task) {
+    release();
+    getBackend().limitThreads(task.threads);
+    copies = task.copies;
+    const out = task.op === 'decode' ? prepareDecode(task) : preparePrefill(task);
+    call(copies - 1);
+    writeElements(task.output, out.toFloat32());
+  },
+  time: (seconds) => timeCalls(seconds, copies, call),
+};
+
+function limits(threads: number): MachineLimits {
+  getBackend().limitThreads(threads);
+  probe ??= new LimitProbe(getBackend());
+  return probe.measure();
+}
+
+serve({ ...handlers, limits, backend: () => getBackend().info });
