@@ -12,6 +12,7 @@
     "core_sources": [
       "native/runtime/attend.cc",
       "native/runtime/cpu.cc",
+      "native/runtime/detached.cc",
       "native/runtime/dispatch.cc",
       "native/runtime/elementwise.cc",
       "native/runtime/linear.cc",

@@ -6,6 +6,9 @@
 #else
 #include <dlfcn.h>
 #endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 namespace gqa {
 namespace {
@@ -24,6 +27,16 @@ bool pin() {
 }
 
 }  // namespace
+
+int currentProcessor() {
+#if defined(_WIN32)
+  return static_cast<int>(GetCurrentProcessorNumber());
+#elif defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
 
 void pinLibrary() {
   static const bool pinned = pin();

@@ -1,5 +1,7 @@
 // What differs between operating systems and compilers, for the thread pool.
 #pragma once
+#include <system_error>
+#include <thread>
 
 #if defined(_MSC_VER)
 #include <intrin.h>
@@ -44,8 +46,24 @@ class SignalsBlocked {
   SignalsBlocked& operator=(const SignalsBlocked&) = delete;
 };
 
+// The processor that this thread is on at the moment; -1 where the system does not tell.
+int currentProcessor();
+
 // Keeps this library in memory until the process ends: an addon is unloaded with the last isolate that uses it, but its
 // threads still run.
 void pinLibrary();
+
+// A thread that is never joined. False where the system has no more threads to give.
+template <class Body>
+bool startThread(Body body) {
+  pinLibrary();
+  const SignalsBlocked signalsStayWithTheCaller;
+  try {
+    std::thread(body).detach();
+    return true;
+  } catch (const std::system_error&) {
+    return false;
+  }
+}
 
 }  // namespace gqa

@@ -1,14 +1,15 @@
-// The process' own threads: workers that share parallel calls, and runners for detached jobs. No thread is ever joined
-// and the pool is never destroyed: at exit the threads may still run, so what they use must outlive everything.
+// The process' own threads, which share parallel calls. No thread is ever joined and the pool is never destroyed: at
+// exit the threads may still run, so what they use must outlive everything.
+//
+// A caller opens a slot, counts the call in `calls_`, which idle workers watch awake for a while (pacing.h), and works
+// itself; whoever comes in time helps, nobody waits for who does not. Only sleepers and those who wake them lock.
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
-#include <deque>
 #include <mutex>
-#include <system_error>
-#include <thread>
 
+#include "call_slot.h"
+#include "pacing.h"
 #include "platform.h"
 #include "runtime.h"
 #include "thread_limits.h"
@@ -16,32 +17,15 @@
 namespace gqa {
 namespace {
 
-// A cache line, so that the item counter does not share one with what every participant reads.
-constexpr size_t kCacheLine = 64;
-// Waking a sleeping thread costs about this much, so waiting any longer awake would cost more than it saves.
-constexpr std::chrono::microseconds kSpin(30);
-// Pauses between two looks at the clock, which costs about as much as they do.
-constexpr int kPausesPerLook = 16;
-// Async calls that run at once; the others queue. Each of them is parallel in itself.
-constexpr int kMaxRunners = 4;
+// Calls that share workers at once; further ones are their caller's alone.
+constexpr int kSlots = 32;
+// Sleepers that a thread wakes; each of them wakes as many more where more are wanted.
+constexpr int kWakes = 2;
 
-// One parallelFor in progress; lives on its caller's stack.
-struct Call {
-  int64_t items;
-  void (*body)(void*, int64_t);
-  void* context;
-  CancelFlag cancel;
-  int maxWorkers;
-  Call* nextOpen = nullptr;
-  alignas(kCacheLine) std::atomic<int64_t> next{0};
-  std::atomic<bool> cancelled{false};
-  alignas(kCacheLine) std::atomic<int> workers{0};
-};
-
-struct Job {
-  void (*run)(void*);
-  void* context;
-};
+// Pool::calls_: the open slots, and above them a count of all calls ever opened.
+constexpr uint64_t kOneCall = uint64_t{1} << kSlots;
+uint64_t openSlots(uint64_t calls) { return calls & (kOneCall - 1); }
+uint64_t callCount(uint64_t calls) { return calls >> kSlots; }
 
 class Pool {
  public:
@@ -50,234 +34,225 @@ class Pool {
     return *pool;
   }
 
-  int limit() const { return limit_.load(std::memory_order_relaxed); }
-  void setLimit(int threads) { limit_ = std::max(1, std::min(threads, threadLimits().threads)); }
+  int threads() const { return threads_.load(std::memory_order_relaxed); }
+  void setThreads(int threads) { threads_ = std::max(1, std::min(threads, threadLimits().threads)); }
 
-  void run(Call& call) {
-    open(call);
-    takeItems(call, nullptr, 0);
-    close(call);
-  }
-
-  // False where no thread can be had.
-  bool enqueue(Job job);
+  // The index of a slot of one's own, or -1.
+  int takeSlot();
+  // False if the call was cancelled. Gives the slot back.
+  bool run(const Call& call, int index);
 
  private:
-  void open(Call& call);
-  void close(Call& call);
-  void takeItems(Call& call, const std::atomic<uint32_t>* epoch, uint32_t seen);
-  Call* leastShared();
-  void startWorkers(int wanted);
+  struct Use {
+    int callers, workers;
+  };
+
+  int64_t callerItems(CallSlot& slot, int64_t wakeAt);
+  void waitForWorkers(CallSlot& slot, int64_t lasted);
   void work();
-  void leave(Call& call);
-  void runJobs();
+  bool help(CallSlot& slot, uint64_t seen);
+  void sleep(uint64_t seen);
+  Use inUse(uint64_t calls) const;
+  CallSlot* joinLeastShared(uint64_t calls);
+  bool someAsleep() const;
+  void wakeFor(const CallSlot& slot);
 
+  CallSlot slots_[kSlots];
+  alignas(kCacheLine) std::atomic<uint32_t> taken_{0};
+  alignas(kCacheLine) std::atomic<uint64_t> calls_{0};
+  alignas(kCacheLine) std::atomic<int> threads_{threadLimits().threads};
+  std::atomic<int> started_{0}, sleeping_{0}, waitingCallers_{0};
+  Crowd crowd_;
+  Wakes wakes_;
   std::mutex mutex_;
-  // Workers: wait for `epoch_` to move; callers: wait for the last worker to leave their call.
+  // Workers wait to be woken, callers for the last worker to leave their slot.
   std::condition_variable wake_, left_;
-  Call* openCalls_ = nullptr;
-  int started_ = 0, sleeping_ = 0;
+  int woken_ = 0;           // sleepers that may go on; sleeping_ does not count them any more
   bool exhausted_ = false;  // the system gave no more threads: those that are there do the work
-  std::atomic<int> limit_{threadLimits().threads};
-  std::atomic<int> waitingCallers_{0};
-  // Counts opened calls: a worker that sees it move looks again for the call that needs it most.
-  alignas(kCacheLine) std::atomic<uint32_t> epoch_{0};
-  alignas(kCacheLine) std::atomic<int> spinning_{0};
-
-  std::mutex jobMutex_;
-  std::condition_variable jobWake_;
-  std::deque<Job> jobs_;
-  int runners_ = 0, idleRunners_ = 0;
 };
 
-template <class Condition>
-bool spinUntil(Condition condition) {
-  // With more threads than processors a spinning thread keeps a working one from running.
-  if (threadLimits().threads > threadLimits().processors) return condition();
-  const auto end = std::chrono::steady_clock::now() + kSpin;
-  do {
-    for (int i = 0; i < kPausesPerLook; i++) {
-      if (condition()) return true;
-      pauseThread();
-    }
-  } while (std::chrono::steady_clock::now() < end);
-  return condition();
-}
-
-// False where the system has no more threads to give.
-template <class Body>
-bool startThread(Body body) {
-  const SignalsBlocked signalsStayWithTheCaller;
-  try {
-    std::thread(body).detach();
-    return true;
-  } catch (const std::system_error&) {
-    return false;
-  }
-}
-
-// Announces a call and wakes as many workers as it can use.
-void Pool::open(Call& call) {
-  int wanted;
-  bool everyone;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    startWorkers(call.maxWorkers);
-    call.nextOpen = openCalls_;
-    openCalls_ = &call;
-    epoch_.fetch_add(1, std::memory_order_release);
-    wanted = std::min(call.maxWorkers - spinning_.load(std::memory_order_relaxed), sleeping_);
-    everyone = wanted > 1 && wanted == sleeping_;
-  }
-  if (everyone) {
-    wake_.notify_all();
-  } else {
-    for (int i = 0; i < wanted; i++) wake_.notify_one();
-  }
-}
-
-// Withdraws a call and waits until no worker touches it.
-void Pool::close(Call& call) {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    Call** link = &openCalls_;
-    while (*link != &call) link = &(*link)->nextOpen;
-    *link = call.nextOpen;
-  }
-  const auto done = [&] { return call.workers.load() == 0; };
-  if (spinUntil(done)) return;
-  std::unique_lock<std::mutex> lock(mutex_);
-  waitingCallers_++;
-  left_.wait(lock, done);
-  waitingCallers_--;
-}
-
-// Runs items until none is left, the call is cancelled or, for a worker, another call has been opened.
-void Pool::takeItems(Call& call, const std::atomic<uint32_t>* epoch, uint32_t seen) {
+int Pool::takeSlot() {
+  uint32_t taken = taken_.load(std::memory_order_relaxed);
   for (;;) {
-    if (call.cancel != nullptr && call.cancel->load(std::memory_order_relaxed) != 0) {
-      if (call.next.exchange(call.items) < call.items) call.cancelled = true;
-      return;
-    }
-    const int64_t item = call.next.fetch_add(1, std::memory_order_relaxed);
-    if (item >= call.items) return;
-    call.body(call.context, item);
-    if (epoch != nullptr && epoch->load(std::memory_order_relaxed) != seen) return;
+    int index = 0;
+    while (index < kSlots && (taken >> index & 1) != 0) index++;
+    if (index == kSlots) return -1;
+    if (taken_.compare_exchange_weak(taken, taken | 1u << index, std::memory_order_acquire)) return index;
   }
 }
 
-// The open call that has work and the fewest workers; null if none has.
-Call* Pool::leastShared() {
-  Call* best = nullptr;
-  int fewest = 0;
-  for (Call* call = openCalls_; call != nullptr; call = call->nextOpen) {
-    const int workers = call->workers.load(std::memory_order_relaxed);
-    if (workers >= call->maxWorkers || call->next.load(std::memory_order_relaxed) >= call->items) continue;
-    // At a tie the newest call, which is first in the list: it is likely the shorter one.
-    if (best != nullptr && workers >= fewest) continue;
-    best = call;
-    fewest = workers;
-  }
-  return best;
+bool Pool::run(const Call& call, int index) {
+  CallSlot& slot = slots_[index];
+  const int64_t start = nanoseconds();
+  const int64_t wakeAfter = crowd_.lasts(start) ? Crowd::kWakeAfter : wakes_.after(call.body, call.items, start);
+  slot.open(call, callCount(calls_.load(std::memory_order_relaxed)), currentProcessor());
+  calls_.fetch_add(kOneCall | uint64_t{1} << index);  // sequentially consistent with sleep()
+  if (wakeAfter == 0) wakeFor(slot);
+  const int64_t done = callerItems(slot, start + wakeAfter);
+  const int64_t end = nanoseconds();
+  wakes_.ended(call.body, done, start, end, end - start >= wakeAfter);
+
+  slot.close();
+  calls_.fetch_sub(uint64_t{1} << index, std::memory_order_relaxed);
+  waitForWorkers(slot, end - start);
+  const bool complete = !slot.cancelled();
+  taken_.fetch_and(~(1u << index), std::memory_order_release);
+  return complete;
 }
 
-void Pool::startWorkers(int wanted) {
-  while (started_ < wanted && !exhausted_) {
-    pinLibrary();
-    if (startThread([this] { work(); })) {
-      started_++;
-    } else {
-      exhausted_ = true;
-    }
+// Returns how many they were. Whoever sleeps from `wakeAt` on, be it that another call has ended, is woken.
+int64_t Pool::callerItems(CallSlot& slot, int64_t wakeAt) {
+  int64_t done = 0;
+  for (; slot.runNext(); done++) {
+    if (!someAsleep() || !slot.hasWork()) continue;
+    const int64_t now = nanoseconds();
+    if (now < wakeAt) continue;
+    slot.callerIsOn(currentProcessor());
+    wakeFor(slot);
+    if (crowd_.lasts(now)) wakeAt = now + Crowd::kWakeAfter;
   }
+  return done;
+}
+
+// Those inside have begun an item, which should not take longer than all that the caller did.
+void Pool::waitForWorkers(CallSlot& slot, int64_t lasted) {
+  const auto done = [&] { return slot.workers() == 0; };
+  if (done()) return;
+  const int64_t start = nanoseconds(), most = std::max(Crowd::kNoticed, lasted);
+  if (!spinUntil(done, most, crowd_)) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    waitingCallers_++;
+    left_.wait(lock, done);
+    waitingCallers_--;
+  }
+  const int64_t now = nanoseconds();
+  if (now - start > most) crowd_.noticed(now);
 }
 
 void Pool::work() {
+  Patience patience;
   for (;;) {
-    uint32_t seen;
-    Call* call;
-    {
-      std::unique_lock<std::mutex> lock(mutex_);
-      call = leastShared();
-      seen = epoch_.load(std::memory_order_relaxed);
-      if (call != nullptr) call->workers.fetch_add(1, std::memory_order_relaxed);
-    }
-    if (call != nullptr) {
-      takeItems(*call, &epoch_, seen);
-      leave(*call);
+    const uint64_t seen = calls_.load(std::memory_order_acquire);
+    const Use use = inUse(seen);
+    const bool needed = use.callers + use.workers < threads();  // callers work too
+    const int64_t start = nanoseconds();
+    if (CallSlot* slot = needed ? joinLeastShared(seen) : nullptr) {
+      const bool displaces = !help(*slot, seen);
+      const int64_t end = nanoseconds();
+      patience.worked(end - start);
+      if (!displaces) continue;
+      crowd_.noticed(end);
+      sleep(seen);
       continue;
     }
-    const auto opened = [&] { return epoch_.load(std::memory_order_acquire) != seen; };
-    spinning_.fetch_add(1, std::memory_order_relaxed);
-    const bool found = spinUntil(opened);
-    spinning_.fetch_sub(1, std::memory_order_relaxed);
-    if (found) continue;
-    std::unique_lock<std::mutex> lock(mutex_);
-    sleeping_++;
-    wake_.wait(lock, opened);
+    const auto changed = [&] { return calls_.load(std::memory_order_acquire) != seen; };
+    const bool found = spinUntil(changed, needed ? patience.left() : Patience::kSurplus, crowd_);
+    patience.waited(nanoseconds() - start);
+    if (!found) sleep(seen);
+  }
+}
+
+// Runs items until none is left or another call has been opened, which may need this worker more. False where the
+// caller would run on this processor, if this worker did not.
+bool Pool::help(CallSlot& slot, uint64_t seen) {
+  const int processor = currentProcessor();
+  const bool displaces = processor >= 0 && processor == slot.callersProcessor();
+  if (!displaces) {
+    wakeFor(slot);
+    while (slot.runNext() && callCount(calls_.load(std::memory_order_relaxed)) == callCount(seen)) {
+    }
+  }
+  if (slot.leave() && waitingCallers_.load() > 0) {
+    { std::lock_guard<std::mutex> lock(mutex_); }
+    left_.notify_all();
+  }
+  return !displaces;
+}
+
+void Pool::sleep(uint64_t seen) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  sleeping_++;  // before the look at calls_: run() counts there first and wakeFor() looks here then
+  if (callCount(calls_.load()) != callCount(seen)) {
     sleeping_--;
+    return;
   }
+  wake_.wait(lock, [&] { return woken_ > 0; });
+  woken_--;
 }
 
-// `call` may be gone as soon as its count is down: nothing of it is touched after.
-void Pool::leave(Call& call) {
-  if (call.workers.fetch_sub(1) != 1 || waitingCallers_.load() == 0) return;
-  { std::lock_guard<std::mutex> lock(mutex_); }
-  left_.notify_all();
-}
-
-bool Pool::enqueue(Job job) {
-  std::lock_guard<std::mutex> lock(jobMutex_);
-  const int most = std::min(kMaxRunners, threadLimits().threads);
-  if (idleRunners_ <= static_cast<int>(jobs_.size()) && runners_ < most) {
-    pinLibrary();
-    if (startThread([this] { runJobs(); })) runners_++;
+Pool::Use Pool::inUse(uint64_t calls) const {
+  Use use = {0, 0};
+  const uint64_t open = openSlots(calls);
+  for (int index = 0; open >> index != 0; index++) {
+    if ((open >> index & 1) == 0) continue;
+    use.callers++;
+    use.workers += slots_[index].workers();
   }
-  if (runners_ == 0) return false;
-  jobs_.push_back(job);
-  jobWake_.notify_one();
-  return true;
+  return use;
 }
 
-void Pool::runJobs() {
-  std::unique_lock<std::mutex> lock(jobMutex_);
-  for (;;) {
-    idleRunners_++;
-    jobWake_.wait(lock, [this] { return !jobs_.empty(); });
-    idleRunners_--;
-    const Job job = jobs_.front();
-    jobs_.pop_front();
-    lock.unlock();
-    job.run(job.context);
-    lock.lock();
+// The open call that has work and the fewest workers, the newest of several; null if none has.
+CallSlot* Pool::joinLeastShared(uint64_t calls) {
+  const uint64_t open = openSlots(calls);
+  CallSlot* best = nullptr;
+  int fewest = 0;
+  for (int index = 0; open >> index != 0; index++) {
+    CallSlot& slot = slots_[index];
+    if ((open >> index & 1) == 0 || slot.room() <= 0 || !slot.hasWork()) continue;
+    const int workers = slot.workers();
+    if (best != nullptr && (workers > fewest || (workers == fewest && slot.order() < best->order()))) continue;
+    best = &slot;
+    fewest = workers;
   }
+  return best != nullptr && best->join() ? best : nullptr;
 }
 
-bool runInline(int64_t items, void (*body)(void*, int64_t), void* context, CancelFlag cancel) {
-  for (int64_t item = 0; item < items; item++) {
-    if (cancel != nullptr && cancel->load(std::memory_order_relaxed) != 0) return false;
-    body(context, item);
+// Or not yet started.
+bool Pool::someAsleep() const {
+  return sleeping_.load(std::memory_order_relaxed) > 0 || started_.load(std::memory_order_relaxed) + 1 < threads();
+}
+
+// Wakes sleepers, or starts workers, where those awake are fewer than the call can use.
+void Pool::wakeFor(const CallSlot& slot) {
+  const Use use = inUse(calls_.load(std::memory_order_relaxed));
+  const int useful = std::min(slot.room(), threads() - use.callers - use.workers);
+  const int idle = started_.load(std::memory_order_relaxed) - sleeping_.load() - use.workers;
+  if (useful <= idle) return;
+  int waking;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const int wanted = std::min(useful - idle, kWakes);
+    waking = std::min(wanted, sleeping_.load(std::memory_order_relaxed));
+    sleeping_ -= waking;
+    woken_ += waking;
+    for (int i = waking; i < wanted && !exhausted_ && started_ < threadLimits().threads - 1; i++) {
+      exhausted_ = !startThread([this] { work(); });
+      if (!exhausted_) started_++;
+    }
+  }
+  for (int i = 0; i < waking; i++) wake_.notify_one();
+}
+
+bool runInline(const Call& call) {
+  for (int64_t item = 0; item < call.items; item++) {
+    if (call.cancel != nullptr && call.cancel->load(std::memory_order_relaxed) != 0) return false;
+    call.body(call.context, item);
   }
   return true;
 }
 
 }  // namespace
 
-int threadCount() { return Pool::instance().limit(); }
-void limitThreads(int threads) { Pool::instance().setLimit(threads); }
+int threadCount() { return Pool::instance().threads(); }
+void limitThreads(int threads) { Pool::instance().setThreads(threads); }
 const char* threadReason() { return threadLimits().reason; }
 
 bool parallelFor(int64_t items, void (*body)(void* context, int64_t item), void* context, CancelFlag cancel) {
   Pool& pool = Pool::instance();
-  const int threads = static_cast<int>(std::min<int64_t>(pool.limit(), items));
-  if (threads <= 1) return runInline(items, body, context, cancel);
-  Call call{items, body, context, cancel, threads - 1};
-  pool.run(call);
-  return !call.cancelled;
-}
-
-void runDetached(void (*job)(void* context), void* context) {
-  if (!Pool::instance().enqueue({job, context})) job(context);
+  const int threads = static_cast<int>(std::min<int64_t>(pool.threads(), items));
+  const int slot = threads > 1 ? pool.takeSlot() : -1;
+  const Call call = {items, body, context, cancel, threads - 1};
+  return slot < 0 ? runInline(call) : pool.run(call, slot);
 }
 
 }  // namespace gqa

@@ -1,6 +1,6 @@
 // Stress of the thread pool, for ThreadSanitizer above all: many callers at once, nesting, cancelling, detached jobs.
 // g++ -std=c++17 -O1 -g -fsanitize=thread -Inative test/native/thread_pool.cc
-//   native/runtime/{thread_pool,thread_limits,platform}.cc -o thread_pool -pthread -ldl && ./thread_pool
+//   native/runtime/{thread_pool,detached,thread_limits,platform}.cc -o thread_pool -pthread -ldl && ./thread_pool
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -150,29 +150,51 @@ class ThreadSet {
   std::set<std::thread::id> threads_;
 };
 
-// A call opened while another keeps every worker busy gets workers before the other ends.
+// Runs short items until `enough` of them have been on different threads; false if that never comes.
+bool spreads(ThreadSet& threads, int enough) {
+  std::atomic<int32_t> stop{0};
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  forEach(
+      int64_t{1} << 40,
+      [&](int64_t) {
+        threads.insertSelf();
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
+        if (threads.size() >= enough || std::chrono::steady_clock::now() > end) stop = 1;
+      },
+      &stop);
+  return threads.size() >= enough;
+}
+
+// A call gets every thread, whatever other calls come and go; one opened meanwhile gets its share before that one ends.
 void shared() {
   if (threadCount() < 3) return;
-  std::atomic<int32_t> stop{0};
-  ThreadSet busy, helping;
+  ThreadSet all;
+  std::atomic<bool> ended{false};
+  bool spread = false;
   std::thread longCaller([&] {
+    spread = spreads(all, threadCount());
+    ended = true;
+  });
+  while (!ended) forEach(2, [](int64_t) {});
+  longCaller.join();
+  CHECK(spread);
+
+  std::atomic<int32_t> stop{0};
+  std::atomic<bool> begun{false};
+  std::thread another([&] {
     forEach(
         int64_t{1} << 40,
         [&](int64_t) {
-          busy.insertSelf();
+          begun = true;
           std::this_thread::sleep_for(std::chrono::microseconds(20));
         },
         &stop);
   });
-  CHECK(eventually([&] { return busy.size() == threadCount(); }));
-  std::atomic<bool> helped{true};
-  forEach(threadCount(), [&](int64_t) {
-    helping.insertSelf();
-    if (!eventually([&] { return helping.size() >= 2; })) helped = false;
-  });
+  CHECK(eventually([&] { return begun.load(); }));
+  ThreadSet some;
+  CHECK(spreads(some, 2));
   stop = 1;
-  longCaller.join();
-  CHECK(helped);
+  another.join();
 }
 
 struct Detached {
@@ -225,11 +247,14 @@ int main() {
     const pid_t child = fork();
     if (child == 0) {
       setenv("GQA_THREADS", threads, 1);
+      checksFailed = 0;
       std::fflush(stderr);
       _exit(runAll() > 0 ? 0 : 1);
     }
     int status = 0;
-    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    if (status != 0) std::fprintf(stderr, "with %s threads: status %d\n", threads, status);
+    CHECK(status == 0);
   }
   return reportChecks();
 }
