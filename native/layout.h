@@ -42,6 +42,8 @@ GQA_INLINE constexpr int64_t elementBytes(DType t) { return t == DType::f32 ? 4 
 GQA_INLINE constexpr int64_t laneBytes(DType t) { return t == DType::f16 ? 2 : 4; }
 // Bytes of a group's f16 scale, and minimum.
 GQA_INLINE constexpr int64_t scaleBytes(DType t) { return !isQuantised(t) ? 0 : t == DType::q4_1 ? 4 : 2; }
+// Bytes of a group as GGUF stores it, a block: its scale, and minimum, then its values.
+GQA_INLINE constexpr int64_t blockBytes(DType t) { return kGroup / panelStep(t) * laneBytes(t) + scaleBytes(t); }
 
 // Panels of `lanes` lanes (padded to 16) over `steps` contraction steps (padded to k, or to 32 where quantised).
 // A quantised panel is a run of chunks, one per 32 steps: 32/k rows, then the lanes' scales, then their minimums.

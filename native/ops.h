@@ -47,13 +47,56 @@ struct StoreProblem {
   int64_t from, count, position;
 };
 
-struct LinearProblem {
-  const float* x;  // [tokens, columns]
+// Tokens that share the loads of a panel.
+constexpr int64_t kTileTokens = 6;
+// The forms in which kernels read the input of linear layers; kernels/activations.h has their orders.
+enum class Activations : int32_t { rows, pairs, bytes };
+// 32-bit words of a token's group of bytes: 8 of values, scale, sum, scaled sum.
+constexpr int64_t kActivationGroupWords = kGroup / 4 + 3;
+
+struct ActivationLayout {
+  Activations form;
+  int64_t tokens, columns;
+
+  GQA_INLINE int64_t tokenWords() const {
+    if (form == Activations::rows) return columns;
+    return form == Activations::pairs ? (columns + 1) / 2 : columns / kGroup * kActivationGroupWords;
+  }
+  GQA_INLINE int64_t words() const { return tokens * tokenWords(); }
+};
+
+// x in each form that a problem needs, null where none does. rows may be x itself.
+struct ActivationForms {
+  float* rows;
+  void* pairs;
+  void* bytes;
+};
+
+// out[tokens, weights.rows] = x W^T + bias
+struct LinearPart {
   WeightsView weights;
   const float* bias;  // [rows] or null
-  float* out;         // [tokens, rows]
-  int64_t tokens;
-  bool prefetch;  // software prefetch of the next panel pays on this machine; set by the runtime
+  float* out;
+};
+
+// What becomes of the products: written, added to what out holds, or (of two parts of one shape) silu(first) * second,
+// written to the first one's out.
+enum class Combine : int32_t { write, add, swiglu };
+
+constexpr int kMaxLinearParts = 3;
+
+// Products that share an input, which is RMS-normalised first where norm is given.
+struct LinearProblem {
+  const float* x;  // [tokens, columns]
+  int64_t tokens, columns;
+  const float* norm;  // [columns] or null
+  float eps;
+  LinearPart parts[kMaxLinearParts];
+  int64_t partCount;
+  Combine combine;
+  bool fast;              // activations may be rounded: bf16 or int8, as the weights' dtype has it
+  ActivationForms forms;  // set by the runtime
+  bool prefetch;          // software prefetch of the next panel pays on this machine; set by the runtime
 };
 
 struct RopeProblem {
@@ -100,10 +143,18 @@ struct OpTable {
   void (*finish)(const AttendProblem&, int64_t batch, int64_t kvHead, int64_t firstRow, int64_t rows, const RowStates&);
 
   void (*store)(const StoreProblem&, int64_t kvHead);
-  // Output features of vectors [first, last), 16 each.
+  // Output features of vectors [first, last), 16 each; a quantised `weight` is GGUF blocks of the packed dtype.
   void (*packWeights)(const WeightsView&, const void* weight, DType type, int64_t first, int64_t last);
-  // Output features of vectors [first, last), `first` at the start of a panel, for tokens [firstToken, lastToken).
-  void (*linear)(const LinearProblem&, int64_t first, int64_t last, int64_t firstToken, int64_t lastToken);
+  // out[columns] = the weights of one output feature.
+  void (*unpackRow)(const WeightsView&, int64_t row, float* out);
+  // The form of x in which weights of this dtype are multiplied.
+  Activations (*activationForm)(DType weights, bool fast);
+  // Writes the forms of tokens [first, last), `first` at the start of a tile; scratch: a row of floats.
+  void (*prepareActivations)(const LinearProblem&, int64_t first, int64_t last, float* scratch);
+  // Output features of vectors [first, last) of a part, tokens [firstToken, lastToken), firstToken at the start of a
+  // tile.
+  void (*linear)(const LinearProblem&, int64_t part, int64_t first, int64_t last, int64_t firstToken,
+                 int64_t lastToken);
   void (*rmsNorm)(const float* x, const float* weight, float* out, int64_t tokens, int64_t dim, float eps);
   void (*rope)(const RopeProblem&, int64_t firstToken, int64_t lastToken);
   void (*swiglu)(const float* gate, const float* up, float* out, int64_t count);

@@ -35,6 +35,13 @@ export const lseTolerance = attentionTolerance;
  * f32 accumulation in any order is below K u; blocked accumulation stays near sqrt(K) u. 32 u holds up to K = 1024.
  */
 export const LINEAR = 32 * UNIT_ROUNDOFF.f32;
+/**
+ * The same where activations are rounded: 8 bits of the largest of 32, so 1 / 254 of it each, which for normal values is
+ * below 2 % of the sum of magnitudes.
+ */
+export const LINEAR_FAST = 2e-2;
+/** A norm's error times that of the products over it. */
+export const FUSED_LINEAR = 2 * LINEAR;
 /** Squares, mean, root, two products: 8 u, and the sum's blocked error. */
 export const RMS_NORM = 16 * UNIT_ROUNDOFF.f32;
 /** Two products and a sum: 3 u, doubled where a fused form rounds otherwise. */

@@ -19,6 +19,23 @@ export type AttendArrays = [
   sinkLogits: Float32Array | null,
 ];
 
+type Nullable<T> = T | null;
+
+/** x, the weight of its norm, then up to three parts; of a gate's second part `out` is not used. */
+export type LinearArrays = [
+  x: Float32Array,
+  norm: Nullable<Float32Array>,
+  weights0: Handle,
+  out0: Float32Array,
+  bias0: Nullable<Float32Array>,
+  weights1?: Nullable<Handle>,
+  out1?: Nullable<Float32Array>,
+  bias1?: Nullable<Float32Array>,
+  weights2?: Nullable<Handle>,
+  out2?: Nullable<Float32Array>,
+  bias2?: Nullable<Float32Array>,
+];
+
 export interface AddonInfo {
   isa: string;
   /** Threads that share a call when nothing limits them. */
@@ -38,7 +55,7 @@ export interface Addon {
   limitThreads(threads: number): void;
 
   createArena(): Handle;
-  packWeights(weight: FloatData): Handle;
+  packWeights(weight: FloatData | Uint8Array): Handle;
   release(handle: Handle): void;
 
   store(k: FloatData, v: FloatData, ids: Int32Array, arena: Handle): void;
@@ -46,7 +63,8 @@ export interface Addon {
   /** Undefined where the call was refused. */
   attendAsync(...arrays: [...AttendArrays, CancelFlag]): Promise<Status> | undefined;
   merge(outs: FloatData[], lses: Float32Array[], out: FloatData, lse: Float32Array): void;
-  linear(x: Float32Array, weights: Handle, out: Float32Array, bias: Float32Array | null): void;
+  linear(...arrays: LinearArrays): void;
+  gather(weights: Handle, ids: Int32Array, out: Float32Array): void;
   rmsNorm(x: Float32Array, weight: Float32Array, out: Float32Array): void;
   rope(x: Float32Array, cos: Float32Array, sin: Float32Array): void;
   swiglu(gate: Float32Array, up: Float32Array, out: Float32Array): void;

@@ -4,7 +4,7 @@
  * Arguments arrive checked (core/validate.ts): a backend trusts shapes, dtypes, lengths and finiteness of options.
  * Every array is row-major and starts at its first element; element type f16 and bf16 are Uint16Array bits.
  */
-import type { FloatData, FloatDType } from '../core/dtype';
+import type { FloatData, FloatDType, WeightData, WeightDType } from '../core/dtype';
 
 export interface BackendInfo {
   kind: 'native' | 'js';
@@ -142,21 +142,56 @@ export interface PackedWeights {
 }
 
 export interface PackArgs {
-  /** [rows, columns] row-major, as checkpoints store it. */
-  weight: FloatData;
-  dtype: FloatDType;
+  /** [rows, columns] row-major, as checkpoints store it; GGUF's blocks where the dtype is one of theirs. */
+  weight: WeightData;
+  dtype: WeightDType;
   rows: number;
+  /** A multiple of 32 for blocks. */
   columns: number;
 }
 
-/** out[m,n] = sum_k x[m,k] W[n,k] + bias[n], all f32. */
-export interface LinearArgs {
-  x: Float32Array;
+/**
+ * 'exact': activations are f32. 'fast': they may be rounded where that is faster: to bf16 for bf16 weights, for blocks
+ * to 8 bits with a scale per 32 of them.
+ */
+export type Precision = 'exact' | 'fast';
+
+/** out[m,n] = sum_k x[m,k] W[n,k] + bias[n] */
+export interface LinearPart {
   weights: PackedWeights;
   bias: Float32Array | null;
   out: Float32Array;
+}
+
+/** One such product of f32 rows. */
+export interface LinearArgs extends LinearPart {
+  x: Float32Array;
   /** Rows m of x. */
   tokens: number;
+  /** Default 'exact'. */
+  precision?: Precision;
+}
+
+/**
+ * One to three products of one x, which is RMS-normalised first where `norm` is given (see RmsNormArgs). What becomes of
+ * them: written to each part's out, added to what that holds, or, of two of one shape, silu(first) * second written to
+ * the first part's out.
+ */
+export interface FusedLinearArgs {
+  x: Float32Array;
+  tokens: number;
+  norm: { weight: Float32Array; eps: number } | null;
+  parts: readonly LinearPart[];
+  combine: 'write' | 'add' | 'swiglu';
+  precision: Precision;
+}
+
+/** out[i,:] = W[ids[i],:], for i < count. */
+export interface GatherArgs {
+  weights: PackedWeights;
+  ids: Int32Array;
+  out: Float32Array;
+  count: number;
 }
 
 /** out[t,:] = x[t,:] / sqrt(mean(x[t,:]^2) + eps) * weight; out may be x. */
@@ -215,6 +250,8 @@ export interface Backend {
   merge(args: MergeArgs): void;
   packWeights(args: PackArgs): PackedWeights;
   linear(args: LinearArgs): void;
+  fusedLinear(args: FusedLinearArgs): void;
+  gather(args: GatherArgs): void;
   rmsNorm(args: RmsNormArgs): void;
   rope(args: RopeArgs): void;
   swiglu(args: SwigluArgs): void;

@@ -2,7 +2,7 @@
  * The native backend. Numbers reach the addon through one Float64Array, arrays and handles as positional arguments, so
  * that a call costs a fraction of a microsecond. Results are those of contract.ts.
  */
-import { DTYPE_CODE } from '../core/dtype';
+import { DTYPE_CODE, WEIGHT_DTYPE_CODE } from '../core/dtype';
 import { GqaError } from '../core/errors';
 import type { Addon, AddonInfo, Handle } from './addon';
 import type * as contract from './contract';
@@ -11,6 +11,7 @@ import {
   AttendFlag,
   AttendSlot,
   CountSlot,
+  GatherSlot,
   LinearSlot,
   MergeSlot,
   Result,
@@ -59,6 +60,13 @@ class NativeWeights extends NativeStorage implements contract.PackedWeights {
   ) {
     super(addon, handle, bytes);
   }
+}
+
+/** native/ops.h, enum Combine. */
+const COMBINE_CODE = { write: 0, add: 1, swiglu: 2 } as const;
+
+function handleOf(part: contract.LinearPart): Handle {
+  return (part.weights as NativeWeights).handle;
 }
 
 export class NativeBackend implements contract.Backend {
@@ -205,7 +213,7 @@ export class NativeBackend implements contract.Backend {
 
   packWeights(args: contract.PackArgs): contract.PackedWeights {
     const p = this.parameters;
-    p[WeightsSlot.dtype] = DTYPE_CODE[args.dtype];
+    p[WeightsSlot.dtype] = WEIGHT_DTYPE_CODE[args.dtype];
     p[WeightsSlot.rows] = args.rows;
     p[WeightsSlot.columns] = args.columns;
     const handle = this.addon.packWeights(args.weight);
@@ -216,9 +224,42 @@ export class NativeBackend implements contract.Backend {
   linear(args: contract.LinearArgs): void {
     const p = this.parameters;
     p[LinearSlot.tokens] = args.tokens;
-    p[LinearSlot.hasBias] = args.bias === null ? 0 : 1;
-    this.addon.linear(args.x, (args.weights as NativeWeights).handle, args.out, args.bias);
+    p[LinearSlot.parts] = 1;
+    p[LinearSlot.combine] = COMBINE_CODE.write;
+    p[LinearSlot.fast] = args.precision === 'fast' ? 1 : 0;
+    this.addon.linear(args.x, null, handleOf(args), args.out, args.bias);
     this.check('linear');
+  }
+
+  fusedLinear(args: contract.FusedLinearArgs): void {
+    const p = this.parameters;
+    const { norm, parts } = args;
+    p[LinearSlot.tokens] = args.tokens;
+    p[LinearSlot.parts] = parts.length;
+    p[LinearSlot.combine] = COMBINE_CODE[args.combine];
+    p[LinearSlot.fast] = args.precision === 'fast' ? 1 : 0;
+    p[LinearSlot.eps] = norm === null ? 0 : norm.eps;
+    const [first, second, third] = parts;
+    this.addon.linear(
+      args.x,
+      norm === null ? null : norm.weight,
+      handleOf(first),
+      first.out,
+      first.bias,
+      second && handleOf(second),
+      second?.out,
+      second?.bias,
+      third && handleOf(third),
+      third?.out,
+      third?.bias,
+    );
+    this.check('fusedLinear');
+  }
+
+  gather(args: contract.GatherArgs): void {
+    this.parameters[GatherSlot.count] = args.count;
+    this.addon.gather((args.weights as NativeWeights).handle, args.ids, args.out);
+    this.check('gather');
   }
 
   rmsNorm(args: contract.RmsNormArgs): void {

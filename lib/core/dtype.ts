@@ -14,6 +14,19 @@ export interface TypedArrayByDType {
 export type TypedArrayOf<D extends DType> = TypedArrayByDType[D];
 export type FloatData = Float32Array | Uint16Array;
 
+/** Weights may also be GGUF's blocks of 32: a scale (q4_1: and a minimum) and 8- or 4-bit values, as bytes. */
+export type BlockDType = 'q8_0' | 'q4_0' | 'q4_1';
+export type WeightDType = FloatDType | BlockDType;
+export type WeightData = FloatData | Uint8Array;
+
+/** Values of a block. */
+export const BLOCK_VALUES = 32;
+export const BLOCK_BYTES: Readonly<Record<BlockDType, number>> = { q8_0: 34, q4_0: 18, q4_1: 20 };
+
+export function isBlockDType(dtype: unknown): dtype is BlockDType {
+  return typeof dtype === 'string' && Object.hasOwn(BLOCK_BYTES, dtype);
+}
+
 /** Bytes of one element. */
 export const DTYPE_BYTES: Readonly<Record<DType, number>> = {
   f32: 4,
@@ -32,4 +45,14 @@ export const DTYPE_CODE: Readonly<Record<DType, number>> = {
   i8: 3,
   u8: 4,
   i32: 5,
+};
+
+/** The same for weights. */
+export const WEIGHT_DTYPE_CODE: Readonly<Record<WeightDType, number>> = {
+  f32: 0,
+  f16: 1,
+  bf16: 2,
+  q8_0: 6,
+  q4_0: 7,
+  q4_1: 8,
 };

@@ -3,46 +3,11 @@
  * Each function takes whole blocks and fills out, 32 (256) values a block. Products of a scale and a quant fit in 24
  * bits, so the doubles here round once, on the store, to the very bits of f32 arithmetic.
  */
-import { f16BitsToF32 } from '../core/half';
+import { halfAt as half } from '../core/blocks';
+
+export { dequantizeQ4_0, dequantizeQ4_1, dequantizeQ8_0 } from '../core/blocks';
 
 export type Dequantize = (blocks: Uint8Array, out: Float32Array) => void;
-
-function half(bytes: Uint8Array, at: number): number {
-  return f16BitsToF32(bytes[at] | (bytes[at + 1] << 8));
-}
-
-/** { d f16, q i8[32] }: y[i] = d q[i] */
-export function dequantizeQ8_0(blocks: Uint8Array, out: Float32Array): void {
-  for (let b = 0, y = 0; y < out.length; b += 34, y += 32) {
-    const d = half(blocks, b);
-    for (let i = 0; i < 32; i++) out[y + i] = d * ((blocks[b + 2 + i] << 24) >> 24);
-  }
-}
-
-/** { d f16, q u4[32] }, q[i] in the low halves and q[i + 16] in the high ones: y[i] = d (q[i] - 8) */
-export function dequantizeQ4_0(blocks: Uint8Array, out: Float32Array): void {
-  for (let b = 0, y = 0; y < out.length; b += 18, y += 32) {
-    const d = half(blocks, b);
-    for (let i = 0; i < 16; i++) {
-      const q = blocks[b + 2 + i];
-      out[y + i] = d * ((q & 15) - 8);
-      out[y + i + 16] = d * ((q >> 4) - 8);
-    }
-  }
-}
-
-/** { d f16, m f16, q u4[32] }: y[i] = d q[i] + m */
-export function dequantizeQ4_1(blocks: Uint8Array, out: Float32Array): void {
-  for (let b = 0, y = 0; y < out.length; b += 20, y += 32) {
-    const d = half(blocks, b);
-    const m = half(blocks, b + 2);
-    for (let i = 0; i < 16; i++) {
-      const q = blocks[b + 4 + i];
-      out[y + i] = d * (q & 15) + m;
-      out[y + i + 16] = d * (q >> 4) + m;
-    }
-  }
-}
 
 /** { d f16, h u1[32], q u4[32] }: y[i] = d (q[i] + 16 h[i] - 16) */
 export function dequantizeQ5_0(blocks: Uint8Array, out: Float32Array): void {

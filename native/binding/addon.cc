@@ -22,6 +22,7 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exporter.hot("attend", attendCall);
   exporter.hot("attendAsync", attendAsyncCall);
   exporter.hot("linear", linearCall);
+  exporter.hot("gather", gatherCall);
   exporter.hot("rmsNorm", rmsNormCall);
   exporter.hot("rope", ropeCall);
   exporter.hot("swiglu", swigluCall);

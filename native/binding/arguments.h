@@ -30,7 +30,7 @@ struct ArrayType<uint8_t> {
 
 class Arguments {
  public:
-  static constexpr size_t kMost = 10;
+  static constexpr size_t kMost = 11;
 
   Arguments(napi_env env, napi_callback_info info) : env_(env) {
     size_t count = kMost;
@@ -76,6 +76,13 @@ class Arguments {
     return static_cast<DType>(code);
   }
 
+  // Of floats, or one that weights alone have.
+  DType weightType(int slot) {
+    const DType type = static_cast<DType>(count(slot));
+    if (!isQuantised(type)) return floatType(slot);
+    return type;
+  }
+
   // Typed arrays of `elements` at least; a product of counts in double cannot wrap around.
   template <class T>
   T* array(int position, double elements) {
@@ -109,6 +116,15 @@ class Arguments {
     status_ = status;
     parameters_[result::argument] = position;
   }
+
+  // Neither null nor undefined.
+  bool present(int position) const {
+    napi_valuetype type = napi_undefined;
+    napi_typeof(env_, values_[position], &type);
+    return type != napi_undefined && type != napi_null;
+  }
+  // Nothing was refused so far.
+  bool fits() const { return status_ == status::ok; }
 
   // Leaves the status for the caller; false if the call must not run.
   bool accepted() {

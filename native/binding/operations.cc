@@ -30,20 +30,50 @@ napi_value storeCall(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// linear(x, norm, then weights, out and bias of each part); norm and biases may be null.
 napi_value linearCall(napi_env env, napi_callback_info info) {
   using namespace linear_slot;
-  enum : int { kX, kWeights, kOut, kBias };
+  enum : int { kX, kNorm, kFirstPart, kPartArguments = 3 };
   Arguments a(env, info);
   LinearProblem p = {};
   p.tokens = a.count(tokens);
-  if (const Storage* storage = a.storage(kWeights, Storage::Kind::weights)) {
-    p.weights = storage->weights;
-    const double rows = static_cast<double>(p.weights.rows);
-    p.x = a.array<float>(kX, a.number(tokens) * static_cast<double>(p.weights.columns));
-    p.out = a.array<float>(kOut, a.number(tokens) * rows);
-    if (a.flag(hasBias)) p.bias = a.array<float>(kBias, rows);
+  p.partCount = a.count(parts);
+  p.combine = static_cast<Combine>(a.count(combine));
+  p.fast = a.flag(fast);
+  p.eps = a.single(eps);
+  a.require(p.partCount >= 1 && p.partCount <= kMaxLinearParts && p.combine <= Combine::swiglu, kFirstPart);
+  a.require(p.combine != Combine::swiglu || p.partCount == 2, kFirstPart);
+  for (int64_t i = 0; a.fits() && i < p.partCount; i++) {
+    const int first = kFirstPart + static_cast<int>(i) * kPartArguments;
+    const Storage* storage = a.storage(first, Storage::Kind::weights);
+    if (!storage) break;
+    LinearPart& part = p.parts[i];
+    part.weights = storage->weights;
+    if (i == 0) p.columns = part.weights.columns;
+    const bool gate = p.combine == Combine::swiglu;
+    a.require(part.weights.columns == p.columns && (!gate || part.weights.rows == p.parts[0].weights.rows), first);
+    const double rows = static_cast<double>(part.weights.rows);
+    if (!gate || i == 0) part.out = a.array<float>(first + 1, a.number(tokens) * rows);
+    if (a.present(first + 2)) part.bias = a.array<float>(first + 2, rows);
   }
-  if (a.accepted()) linear(p);
+  p.x = a.array<float>(kX, a.number(tokens) * static_cast<double>(p.columns));
+  if (a.present(kNorm)) p.norm = a.array<float>(kNorm, static_cast<double>(p.columns));
+  if (a.accepted() && linear(p) != Status::ok) a.report(status::outOfMemory);
+  return nullptr;
+}
+
+napi_value gatherCall(napi_env env, napi_callback_info info) {
+  using namespace gather_slot;
+  enum : int { kWeights, kIds, kOut };
+  Arguments a(env, info);
+  const int64_t n = a.count(count);
+  const int32_t* ids = a.array<int32_t>(kIds, a.number(count));
+  const Storage* storage = a.storage(kWeights, Storage::Kind::weights);
+  if (!a.accepted()) return nullptr;
+  const WeightsView& weights = storage->weights;
+  float* out = a.array<float>(kOut, a.number(count) * static_cast<double>(weights.columns));
+  for (int64_t i = 0; a.fits() && i < n; i++) a.require(ids[i] >= 0 && ids[i] < weights.rows, kIds);
+  if (a.accepted()) gatherRows(weights, ids, n, out);
   return nullptr;
 }
 

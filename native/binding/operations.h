@@ -6,6 +6,7 @@ namespace gqa {
 
 napi_value storeCall(napi_env env, napi_callback_info info);
 napi_value linearCall(napi_env env, napi_callback_info info);
+napi_value gatherCall(napi_env env, napi_callback_info info);
 napi_value rmsNormCall(napi_env env, napi_callback_info info);
 napi_value ropeCall(napi_env env, napi_callback_info info);
 napi_value swigluCall(napi_env env, napi_callback_info info);

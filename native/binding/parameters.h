@@ -4,7 +4,7 @@
 
 namespace gqa {
 
-constexpr int kParameterVersion = 1;
+constexpr int kParameterVersion = 2;
 constexpr int kParameterCount = 32;
 
 namespace result {
@@ -65,7 +65,11 @@ enum : int { dtype = 2, rows, valueDim };
 }
 
 namespace linear_slot {
-enum : int { tokens = 2, hasBias };
+enum : int { tokens = 2, parts, combine, fast, eps };
+}
+
+namespace gather_slot {
+enum : int { count = 2 };
 }
 
 namespace rms_norm_slot {

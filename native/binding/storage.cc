@@ -64,10 +64,17 @@ Napi::Value packWeightsCall(const Napi::CallbackInfo& info) {
   Arguments a(info);
   Storage storage = {Storage::Kind::weights, nullptr, {}, {}};
   WeightsView& weights = storage.weights;
-  weights.dtype = a.floatType(dtype);
+  weights.dtype = a.weightType(dtype);
   weights.rows = a.count(rows);
   weights.columns = a.count(columns);
-  const void* weight = a.floats(0, weights.dtype, a.number(rows) * a.number(columns));
+  const double elements = a.number(rows) * a.number(columns);
+  const void* weight = nullptr;
+  if (isQuantised(weights.dtype)) {
+    a.require(weights.columns % kGroup == 0, 0);
+    weight = a.array<uint8_t>(0, elements / kGroup * static_cast<double>(blockBytes(weights.dtype)));
+  } else {
+    weight = a.floats(0, weights.dtype, elements);
+  }
   if (!a.accepted()) return info.Env().Undefined();
   // A panel more in each direction than the weights have.
   const double estimate = (a.number(rows) + kPanelLanes) * (a.number(columns) + kPanelLanes) * sizeof(float);

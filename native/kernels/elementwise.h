@@ -7,18 +7,7 @@ namespace {
 
 // out = x / sqrt(mean(x^2) + eps) * weight, row by row.
 void rmsNormRows(const float* x, const float* weight, float* out, int64_t tokens, int64_t dim, float eps) {
-  for (int64_t t = 0; t < tokens; ++t, x += dim, out += dim) {
-    Vec squares = zero();
-    for (int64_t d = 0; d < dim; d += kLanes) {
-      const Vec v = loadFirst(x + d, lanesLeft(d, dim));
-      squares = fma(v, v, squares);
-    }
-    const Vec scale = splat(1 / std::sqrt(reduceAdd(squares) / float(dim) + eps));
-    for (int64_t d = 0; d < dim; d += kLanes) {
-      const int64_t n = lanesLeft(d, dim);
-      storeFirst(out + d, n, mul(mul(loadFirst(x + d, n), scale), loadFirst(weight + d, n)));
-    }
-  }
+  for (int64_t t = 0; t < tokens; ++t) normaliseRow(x + t * dim, weight, out + t * dim, dim, eps);
 }
 
 GQA_INLINE void rotateHalves(float* a, float* b, const float* cos, const float* sin, int64_t pairs) {
@@ -51,14 +40,10 @@ void ropeTokens(const RopeProblem& p, int64_t firstToken, int64_t lastToken) {
   }
 }
 
-// out = gate / (1 + e^-gate) * up.
 void swigluRow(const float* gate, const float* up, float* out, int64_t count) {
-  const Vec one = splat(1.f), highest = splat(127.f);
   for (int64_t i = 0; i < count; i += kLanes) {
     const int64_t n = lanesLeft(i, count);
-    const Vec g = loadFirst(gate + i, n);
-    const Vec e = exp2(min(highest, mul(g, splat(-kLog2e))));
-    storeFirst(out + i, n, mul(div(g, add(one, e)), loadFirst(up + i, n)));
+    storeFirst(out + i, n, swiglu(loadFirst(gate + i, n), loadFirst(up + i, n)));
   }
 }
 

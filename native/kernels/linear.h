@@ -1,39 +1,150 @@
-// y[m, n] = sum_k x[m, k] W[n, k] + bias[n] over packed weights (pack.h); f32 in, out and accumulated. One token reads
-// the weights once (GEMV); more tokens share each panel from the cache.
+// out[m, n] (+)= sum_k x[m, k] W[n, k] + bias[n] over packed weights, or silu of one such product times another. One
+// token reads the weights once (GEMV); more tokens share each panel from the cache, and its widened strips where
+// quantised weights meet f32 activations.
 #pragma once
 
 namespace gqa {
 namespace {
 
-void linearVectors(const LinearProblem& p, int64_t first, int64_t last, int64_t firstToken, int64_t lastToken) {
-  alignas(64) float tile[kMaxTileRows * kPanelLanes];
-  const WeightsView& w = p.weights;
-  for (int64_t v = first; v < last; v += kPanelLanes / kLanes) {
-    const int64_t feature = v * kLanes, vectors = last - v < kPanelLanes / kLanes ? last - v : kPanelLanes / kLanes;
-    const int64_t features = feature + vectors * kLanes < w.rows ? vectors * kLanes : w.rows - feature;
-    const bool more = p.prefetch && v + kPanelLanes / kLanes < last;
-    for (int64_t m = firstToken; m < lastToken; m += kMaxTileRows) {
-      const int64_t tokens = lastToken - m < kMaxTileRows ? lastToken - m : kMaxTileRows;
-      panelsProduct(w.layout(), w.base,
-                    {p.x + m * w.columns,
-                     w.columns,
-                     nullptr,
-                     0,
-                     0,
-                     w.columns,
-                     tile,
-                     kPanelLanes,
-                     nullptr,
-                     {more && m == firstToken ? w.base + w.layout().panelBytes() : nullptr, 0}},
-                    tokens, v, v + vectors);
-      for (int64_t r = 0; r < tokens; ++r)
-        for (int64_t n = 0; n < features; n += kLanes) {
-          const int64_t lanes = lanesLeft(n, features);
-          const Vec y = load(tile + r * kPanelLanes + n);
-          storeFirst(p.out + (m + r) * w.rows + feature + n, lanes,
-                     p.bias ? add(y, loadFirst(p.bias + feature + n, lanes)) : y);
-        }
+// Tokens whose products wait together to be written: they share a widened strip and stay in L1 with it.
+constexpr int64_t kBlockTokens = 16 * kTileTokens;
+// Groups of a strip: 16 KB as f32.
+constexpr int64_t kStripGroups = 2;
+
+// bf16 rounds its input only where pairs are multiplied by an instruction of their own; f16 has none that adds up in
+// f32.
+Activations activationForm(DType weights, bool fast) {
+  if (fast && isQuantised(weights)) return Activations::bytes;
+  return fast && weights == DType::bf16 && kDotBf16 ? Activations::pairs : Activations::rows;
+}
+
+// Vectors [v, v + vectors) of one panel of a part's weights, tokens [first, last).
+struct Segment {
+  const LinearProblem& problem;
+  const WeightsView& weights;
+  int64_t v, vectors, first, last;
+  const char* ahead;  // as much of the next panel, to be prefetched; null for none
+};
+
+GQA_INLINE int64_t tileTokens(int64_t m, int64_t last) { return last - m < kTileTokens ? last - m : kTileTokens; }
+
+void floatProducts(const Segment& s, float* c) {
+  const PanelLayout layout = s.weights.layout();
+  const int64_t columns = s.weights.columns, rowBytes = layout.rowBytes(s.v);
+  const char* ahead = s.ahead;
+  for (int64_t m = s.first; m < s.last; m += kTileTokens, c += kTileTokens * kPanelLanes, ahead = nullptr)
+    panelProduct(layout.dtype,
+                 {s.problem.forms.rows + m * columns,
+                  columns,
+                  s.weights.base + layout.vectorOffset(s.v),
+                  rowBytes,
+                  0,
+                  columns,
+                  c,
+                  kPanelLanes,
+                  nullptr,
+                  {ahead, layout.rows() * rowBytes}},
+                 tileTokens(m, s.last), s.vectors);
+}
+
+void stripProducts(const Segment& s, float* products) {
+  alignas(64) float strip[kStripGroups * kGroup * kPanelLanes];
+  const float ones[kTileTokens] = {1, 1, 1, 1, 1, 1};
+  const int64_t columns = s.weights.columns, groups = s.weights.layout().groups();
+  for (int64_t g = 0; g < groups; g += kStripGroups) {
+    const int64_t end = g + kStripGroups < groups ? g + kStripGroups : groups;
+    widenStrip(s.weights, s.v, s.vectors, g, end, strip);
+    float* c = products;
+    for (int64_t m = s.first; m < s.last; m += kTileTokens, c += kTileTokens * kPanelLanes)
+      panelProduct(DType::f32,
+                   {s.problem.forms.rows + m * columns + g * kGroup,
+                    columns,
+                    reinterpret_cast<const char*>(strip),
+                    kPanelLanes * 4,
+                    0,
+                    (end - g) * kGroup,
+                    c,
+                    kPanelLanes,
+                    g > 0 ? ones : nullptr,
+                    {nullptr, 0}},
+                   tileTokens(m, s.last), s.vectors);
+  }
+}
+
+void roundedProducts(const Segment& s, Activations form, float* c) {
+  const PanelLayout layout = s.weights.layout();
+  const LinearProblem& p = s.problem;
+  const bool bytes = form == Activations::bytes;
+  const int64_t tokenWords = ActivationLayout{form, p.tokens, p.columns}.tokenWords();
+  const int32_t* x = static_cast<const int32_t*>(bytes ? p.forms.bytes : p.forms.pairs);
+  DotArgs t = {};
+  t.w = s.weights.base + layout.vectorOffset(s.v);
+  t.rowBytes = layout.rowBytes(s.v);
+  t.chunkBytes = layout.chunkBytes(s.v);
+  t.scales = layout.scalesOffset(s.v, 0) - layout.vectorOffset(s.v);
+  t.minimums = layout.rowVectors(s.v) * kLanes * 2;
+  t.steps = bytes ? layout.groups() : layout.rows();
+  t.ahead = s.ahead;
+  for (int64_t m = s.first; m < s.last; m += kTileTokens, c += kTileTokens * kPanelLanes) {
+    t.x = x + m * tokenWords;
+    t.c = c;
+    dotProduct(layout.dtype, t, tileTokens(m, s.last), s.vectors);
+    t.ahead = nullptr;
+  }
+}
+
+// c[token][kPanelLanes]
+GQA_INLINE void products(const Segment& s, float* c) {
+  const Activations form = activationForm(s.weights.dtype, s.problem.fast);
+  if (form != Activations::rows)
+    roundedProducts(s, form, c);
+  else if (isQuantised(s.weights.dtype))
+    stripProducts(s, c);
+  else
+    floatProducts(s, c);
+}
+
+GQA_INLINE Vec biased(const LinearPart& part, int64_t feature, int64_t lanes, const float* c) {
+  return part.bias ? add(load(c), loadFirst(part.bias + feature, lanes)) : load(c);
+}
+
+// Products c, and those of the second part where gates want them, into the part's out.
+void writeProducts(const Segment& s, const LinearPart* part, const float* c, const float* second) {
+  const int64_t rows = s.weights.rows, feature = s.v * kLanes;
+  const int64_t end = feature + s.vectors * kLanes < rows ? feature + s.vectors * kLanes : rows;
+  for (int64_t m = s.first; m < s.last; ++m, c += kPanelLanes, second += kPanelLanes)
+    for (int64_t n = feature; n < end; n += kLanes) {
+      const int64_t lanes = lanesLeft(n, end);
+      float* out = part->out + m * rows + n;
+      Vec y = biased(part[0], n, lanes, c + n - feature);
+      if (s.problem.combine == Combine::swiglu) y = swiglu(y, biased(part[1], n, lanes, second + n - feature));
+      if (s.problem.combine == Combine::add) y = add(loadFirst(out, lanes), y);
+      storeFirst(out, lanes, y);
     }
+}
+
+void linearVectors(const LinearProblem& p, int64_t part, int64_t first, int64_t last, int64_t firstToken,
+                   int64_t lastToken) {
+  alignas(64) float c[2][kBlockTokens * kPanelLanes];
+  const LinearPart* parts = p.parts + part;
+  const WeightsView& w = parts->weights;
+  const PanelLayout layout = w.layout();
+  for (int64_t v = first; v < last;) {
+    const int64_t panelEnd = v - v % kPanelVectors + layout.rowVectors(v), end = panelEnd < last ? panelEnd : last;
+    for (int64_t m = firstToken; m < lastToken; m += kBlockTokens) {
+      const bool ahead = p.prefetch && m == firstToken && v % kPanelVectors == 0 && end < last;
+      Segment s = {p,
+                   w,
+                   v,
+                   end - v,
+                   m,
+                   m + kBlockTokens < lastToken ? m + kBlockTokens : lastToken,
+                   ahead ? w.base + layout.vectorOffset(end) : nullptr};
+      products(s, c[0]);
+      if (p.combine == Combine::swiglu) products({p, parts[1].weights, s.v, s.vectors, s.first, s.last, nullptr}, c[1]);
+      writeProducts(s, parts, c[0], c[1]);
+    }
+    v = end;
   }
 }
 

@@ -1,5 +1,5 @@
-// Keys, values and weights into panels (ops.h). A lane of keys is a token, of values a dim, of weights an output
-// feature.
+// Rows of floats into panels (layout.h), keys and values into blocks. A lane of keys is a token, of values a dim, of
+// weights an output feature.
 #pragma once
 
 namespace gqa {
@@ -78,13 +78,6 @@ void storeTokens(const StoreProblem& p, int64_t kvHead) {
       packStep(layout.values(), block + layout.valueOffset(), slot + t, p.type, elementAt(v, p.type, t * valueStride));
     i += tokens;
   }
-}
-
-// Padding stays as it is: zero from the allocation.
-void packWeightVectors(const WeightsView& w, const void* weight, DType type, int64_t first, int64_t last) {
-  for (int64_t v = first; v < last; ++v)
-    packVector(w.layout(), w.base, v, type, elementAt(weight, type, v * kLanes * w.columns), w.columns,
-               lanesLeft(v * kLanes, w.rows));
 }
 
 }  // namespace

@@ -24,7 +24,9 @@ void store(const StoreProblem& problem);
 bool merge(const void* const* outs, const float* const* lses, int64_t count, DType type, void* out, float* lse,
            int64_t rows, int64_t valueDim);
 void packWeights(const WeightsView& weights, const void* weight, DType type);
-void linear(const LinearProblem& problem);
+Status linear(const LinearProblem& problem);
+// out[count][columns]: rows of the weights as f32; ids are within them.
+void gatherRows(const WeightsView& weights, const int32_t* ids, int64_t count, float* out);
 void rmsNorm(const float* x, const float* weight, float* out, int64_t tokens, int64_t dim, float eps);
 void rope(const RopeProblem& problem);
 void swiglu(const float* gate, const float* up, float* out, int64_t count);

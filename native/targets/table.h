@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "../kernels/math.h"
 #include "../kernels/panel.h"
@@ -10,6 +11,9 @@
 #include "../kernels/states.h"
 #include "../kernels/scores.h"
 #include "../kernels/attend.h"
+#include "../kernels/activations.h"
+#include "../kernels/dots.h"
+#include "../kernels/weights.h"
 #include "../kernels/linear.h"
 #include "../kernels/elementwise.h"
 #include "../kernels/probe.h"
@@ -18,6 +22,7 @@
 #define GQA_OP_TABLE(name)                                                                         \
   const OpTable name##Table = {                                                                    \
       #name, kWholeRows, attendScratchFloats, attendTask, initStates, mergeStates, finishRows,     \
-      storeTokens, packWeightVectors, linearVectors, rmsNormRows, ropeTokens, swigluRow, addRow,   \
-      convertRow, probeReadBytes, probeMultiplyAdds};
+      storeTokens, packWeightVectors, unpackWeightRow, activationForm, prepareActivations,         \
+      linearVectors, rmsNormRows, ropeTokens, swigluRow, addRow, convertRow, probeReadBytes,       \
+      probeMultiplyAdds};
 // clang-format on

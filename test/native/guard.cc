@@ -34,6 +34,16 @@ std::vector<char> randomArray(Random& random, DType type, int64_t count) {
   return bytes;
 }
 
+// GGUF blocks: any bits, but scales and minimums that are numbers.
+std::vector<char> randomBlocks(Random& random, DType type, int64_t count) {
+  std::vector<char> bytes(size_t(count * blockBytes(type)));
+  for (char& b : bytes) b = char(random.bits());
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t header = 1; header < scaleBytes(type); header += 2)
+      bytes[size_t(i * blockBytes(type) + header)] = 0x2c;
+  return bytes;
+}
+
 std::vector<char> randomMask(Random& random, int64_t count) {
   std::vector<char> bytes(size_t(count), 0);
   for (char& b : bytes) b = char(random.bits() % 3);
@@ -55,7 +65,10 @@ struct Twin {
   }
 };
 
-const char* nameOf(DType t) { return t == DType::f32 ? "f32" : t == DType::f16 ? "f16" : "bf16"; }
+const char* nameOf(DType t) {
+  const char* names[] = {"f32", "f16", "bf16", "i8", "u8", "i32", "q8_0", "q4_0", "q4_1"};
+  return names[static_cast<int>(t)];
+}
 const char* nameOf(Edge e) { return e == Edge::end ? "end" : "start"; }
 
 template <class... Args>
@@ -171,7 +184,9 @@ void linearLayer(int64_t rows, int64_t columns, int64_t tokens, DType type, Edge
   Random random{uint32_t(cases)};
   WeightsView view = {nullptr, type, rows, columns};
   Twin packed(std::vector<char>(size_t(view.bytes()) + 64, 0), edge);
-  const Twin weight(randomArray(random, type, rows * columns), edge);
+  const Twin weight(isQuantised(type) ? randomBlocks(random, type, rows * columns / kGroup)
+                                      : randomArray(random, type, rows * columns),
+                    edge);
   const Twin x(randomArray(random, DType::f32, tokens * columns), edge);
   const Twin bias(randomArray(random, DType::f32, rows), edge);
   Twin out(randomArray(random, DType::f32, tokens * rows), edge);
@@ -183,11 +198,12 @@ void linearLayer(int64_t rows, int64_t columns, int64_t tokens, DType type, Edge
     packWeights(view, weight.at(guard), type);
     LinearProblem p = {};
     p.x = reinterpret_cast<const float*>(x.at(guard));
-    p.weights = view;
-    p.bias = reinterpret_cast<const float*>(bias.at(guard));
-    p.out = reinterpret_cast<float*>(out.at(guard));
+    p.columns = columns;
+    p.parts[0] = {view, reinterpret_cast<const float*>(bias.at(guard)), reinterpret_cast<float*>(out.at(guard))};
+    p.partCount = 1;
     p.tokens = tokens;
-    linear(p);
+    p.fast = edge == Edge::end;
+    if (linear(p) != Status::ok) fail("linear refused");
   }
   out.expectSame("out differs");
 }
@@ -260,6 +276,10 @@ void runAll(Edge edge) {
         for (const int64_t tokens : {1, 3, 14}) linearLayer(rows, columns, tokens, type, edge);
     for (const int64_t dim : {1, 5, 16, 33}) mergeParts(3, dim, type, edge);
   }
+  for (const DType type : {DType::q8_0, DType::q4_0, DType::q4_1})
+    for (const int64_t rows : {1, 17, 33, 130})
+      for (const int64_t columns : {32, 96})
+        for (const int64_t tokens : {1, 14, 103}) linearLayer(rows, columns, tokens, type, edge);
   for (const int64_t count : {1, 2, 3, 8, 15, 16, 17, 30, 33, 66}) elementwise(count, edge);
 }
 

@@ -3,8 +3,9 @@ import type { ArenaLayout, Backend } from '../contract';
 import { JsArena } from './arena';
 import { attend, attendAsync } from './attend';
 import { add, convert, rmsNorm, rope, swiglu } from './elementwise';
+import { fusedLinear } from './fused-linear';
 import { linear } from './linear';
-import { packWeights, store } from './pack';
+import { gather, packWeights, store } from './pack';
 import { probeFma, probeRead } from './probe';
 import { merge } from './states';
 
@@ -19,6 +20,8 @@ export function createJsBackend(reason: string): Backend {
     merge,
     packWeights,
     linear,
+    fusedLinear,
+    gather,
     rmsNorm,
     rope,
     swiglu,
