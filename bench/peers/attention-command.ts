@@ -16,7 +16,7 @@ import { caseRows, COLUMNS, NOTES, PLOTS } from './attention-report';
 import { race, type PeerCase, type Racer } from './attention-run';
 import type { PeerOp } from './attention-task';
 import { barOf, hasAmx } from './bars';
-import { contenders } from './contenders';
+import { contenders, OURS } from './contenders';
 import { installPeers } from './folder';
 
 interface Options extends ReportOptions {
@@ -29,6 +29,7 @@ interface Options extends ReportOptions {
   only?: string[];
 }
 
+const ROUNDS = 5;
 const DEFAULT_HEADS = '32/8/128,32/32/128,9/3/64,64/8/128,71/1/64';
 const DEFAULT_CONTEXT: Readonly<Record<PeerOp, number>> = { decode: 4096, prefill: 2048 };
 
@@ -48,7 +49,7 @@ async function run(options: Options): Promise<void> {
   const installed = installPeers();
   installed.missing.forEach((reason) => status.note(reason));
   const entries = contenders(installed).filter(
-    ({ name, peer }) => name === 'gqa' || (options.only?.includes(peer) ?? true),
+    ({ name, peer }) => name === OURS || (options.only?.includes(peer) ?? true),
   );
   const racers: Racer[] = entries.map((entry) => ({ ...entry, contender: entry.start() }));
   const backend = getBackend();
@@ -57,7 +58,11 @@ async function run(options: Options): Promise<void> {
   try {
     const cases = casesOf(options, backend.info.threads);
     for (const [index, theCase] of cases.entries()) {
-      const result = await race(theCase, racers, options.seconds);
+      const result = await race(theCase, racers, {
+        reference: OURS,
+        rounds: ROUNDS,
+        seconds: options.seconds,
+      });
       const found = caseRows(result, barOf(theCase, amx));
       rows.push(...found);
       const { op, heads, context, dtype, threads, ratio } = found[0];

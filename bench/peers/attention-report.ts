@@ -1,5 +1,6 @@
 /** The table of a race: a row a contender; ours says how it stands against the best peer and the bar. */
 import type { Column, Plot, Row } from '../../lib/cli/bench/report';
+import { spread } from '../../lib/cli/bench/statistics';
 import { formatHeads } from '../../lib/cli/options';
 import type { CaseResult, Standing } from './attention-run';
 import type { Bar } from './bars';
@@ -57,16 +58,17 @@ export const PLOTS: Plot[] = [
 /** The peer entry with the least time. */
 function bestPeer(standings: Standing[], against: string | null): Standing | undefined {
   return standings
-    .filter(({ peer, ratio }) => peer !== OURS && ratio !== null && peer === (against ?? peer))
-    .sort((a, b) => a.ratio!.median - b.ratio!.median)[0];
+    .filter(({ peer, ratios }) => peer !== OURS && ratios.length > 0 && peer === (against ?? peer))
+    .sort((a, b) => spread(a.ratios).median - spread(b.ratios).median)[0];
 }
 
 export function caseRows({ theCase, limits, standings }: CaseResult, bar: Bar | null): Row[] {
   const { op, shape, context, dtype, threads } = theCase;
   const best = bestPeer(standings, bar?.against ?? null);
-  return standings.map(({ name, error, failure, microseconds, roofline, ratio }) => {
-    const own = name === OURS ? (best?.ratio ?? null) : null;
-    const shown = name === OURS ? own : ratio;
+  return standings.map(({ name, error, failure, microseconds, roofline, ratios }) => {
+    const counted = name === OURS ? (best?.ratios ?? []) : ratios;
+    const shown = counted.length > 0 ? spread(counted) : null;
+    const held = name === OURS && bar !== null && shown !== null;
     return {
       ...{ op, heads: formatHeads(shape), context, dtype, threads, contender: name },
       medianMicroseconds: microseconds?.median ?? null,
@@ -76,8 +78,8 @@ export function caseRows({ theCase, limits, standings }: CaseResult, bar: Bar | 
       ratio: shown?.median ?? null,
       ratioP10: shown?.p10 ?? null,
       ratioP90: shown?.p90 ?? null,
-      bar: own === null ? null : (bar?.ratio ?? null),
-      met: own === null || bar === null ? null : own.median >= bar.ratio ? 'yes' : 'NO',
+      bar: held ? bar.ratio : null,
+      met: held ? (shown.median >= bar.ratio ? 'yes' : 'NO') : null,
       error,
       readLimitGigabytesPerSecond: limits.read / 1e9,
       fmaPeakGigaflops: limits.fma / 1e9,

@@ -23,7 +23,7 @@ import {
   type AttentionTask,
   type PeerOp,
 } from './attention-task';
-import { OURS, type ContenderEntry } from './contenders';
+import type { ContenderEntry } from './contenders';
 import type { Contender } from './protocol';
 
 export interface PeerCase {
@@ -44,8 +44,8 @@ export interface Standing {
   microseconds: Spread | null;
   /** Share of the roofline. */
   roofline: number | null;
-  /** Its time over ours, of each round. */
-  ratio: Spread | null;
+  /** Its time over the reference's, of each round. */
+  ratios: number[];
 }
 
 export interface CaseResult {
@@ -54,7 +54,6 @@ export interface CaseResult {
   standings: Standing[];
 }
 
-const ROUNDS = 5;
 const WARM_SECONDS = 0.1;
 /** Other processes' threads may spin for a while after their last call. */
 const REST_MILLISECONDS = 30;
@@ -146,52 +145,68 @@ async function enter(racer: Racer, task: AttentionTask, rows: Row[]): Promise<La
 
 function standing(
   { racer, error, failure, rounds }: Lap,
-  ours: Lap,
-  result: Omit<CaseResult, 'standings'>,
+  reference: Lap,
+  { theCase, limits }: Omit<CaseResult, 'standings'>,
 ): Standing {
   const { name, peer } = racer;
-  const none = { microseconds: null, roofline: null, ratio: null };
-  if (rounds.length === 0) return { name, peer, error, failure, ...none };
-  const medians = rounds.map((round) => spread(round).median);
+  const about = { name, peer, error, failure };
+  if (rounds.length === 0) return { ...about, microseconds: null, roofline: null, ratios: [] };
+  const median = (round: number[]) => spread(round).median;
   const microseconds = spread(rounds.flat());
-  const ratio =
-    ours.rounds.length > 0
-      ? spread(medians.map((median, round) => median / spread(ours.rounds[round]).median))
-      : null;
-  const { roofline } = rate(workOf(result.theCase), result.limits, microseconds.median / 1e6);
-  return { name, peer, error, failure, microseconds, roofline, ratio };
+  const { roofline } = rate(workOf(theCase), limits, microseconds.median / 1e6);
+  const ratios = reference.rounds.map((round, i) => median(rounds[i]) / median(round));
+  return { ...about, microseconds, roofline, ratios };
 }
 
-/** @param seconds of timing for each contender, all rounds together */
+export interface RaceOptions {
+  /** Name of the racer whose time the others' are divided by; it also measures the machine. */
+  reference: string;
+  rounds: number;
+  /** Of timing for each contender, all rounds together. */
+  seconds: number;
+}
+
+/** Every second round goes backwards: whoever comes after another has no lasting advantage. */
+async function runRounds(
+  running: Lap[],
+  { rounds, seconds }: RaceOptions,
+  measure: () => Promise<MachineLimits>,
+): Promise<MachineLimits> {
+  let limits = await measure();
+  for (const { racer } of running) await racer.contender.ask('time', WARM_SECONDS);
+  for (let round = 0; round < rounds; round++) {
+    for (const lap of round % 2 === 0 ? running : [...running].reverse()) {
+      await wait(REST_MILLISECONDS);
+      lap.rounds.push(await lap.racer.contender.ask<number[]>('time', seconds / rounds));
+    }
+    await wait(REST_MILLISECONDS);
+    limits = best(limits, await measure());
+  }
+  return limits;
+}
+
 export async function race(
   theCase: PeerCase,
   racers: Racer[],
-  seconds: number,
+  options: RaceOptions,
 ): Promise<CaseResult> {
-  const folder = mkdtempSync(join(tmpdir(), 'gqa-peers-'));
+  const folder = mkdtempSync(join(tmpdir(), 'gqa-race-'));
   try {
     const task = makeTask(theCase, folder);
     const rows = expectedRows(task);
     const laps: Lap[] = [];
     for (const racer of racers) {
-      if (racer.dtypes[theCase.op].includes(theCase.dtype))
+      if (racer.dtypes[theCase.op].includes(theCase.dtype)) {
         laps.push(await enter(racer, task, rows));
-    }
-    const ours = laps.find((lap) => lap.racer.name === OURS)!;
-    const running = laps.filter((lap) => lap.failure === null);
-    const measure = () => ours.racer.contender.ask<MachineLimits>('limits', theCase.threads);
-    let limits = await measure();
-    for (const lap of running) await lap.racer.contender.ask('time', WARM_SECONDS);
-    for (let round = 0; round < ROUNDS; round++) {
-      for (const lap of running) {
-        await wait(REST_MILLISECONDS);
-        lap.rounds.push(await lap.racer.contender.ask<number[]>('time', seconds / ROUNDS));
       }
-      await wait(REST_MILLISECONDS);
-      limits = best(limits, await measure());
     }
+    const reference = laps.find((lap) => lap.racer.name === options.reference)!;
+    const running = laps.filter((lap) => lap.failure === null);
+    const limits = await runRounds(running, options, () =>
+      reference.racer.contender.ask<MachineLimits>('limits', theCase.threads),
+    );
     const about = { theCase, limits };
-    return { ...about, standings: laps.map((lap) => standing(lap, ours, about)) };
+    return { ...about, standings: laps.map((lap) => standing(lap, reference, about)) };
   } finally {
     rmSync(folder, { recursive: true });
   }

@@ -32,20 +32,27 @@ function pytorch(python: string, variant: string): ContenderEntry {
   };
 }
 
+/** The attention of the built package in `folder`. */
+export function gqaEntry(
+  name: string,
+  folder: string,
+  environment: Record<string, string> = {},
+): ContenderEntry {
+  return {
+    name,
+    peer: name,
+    dtypes: { decode: ALL, prefill: FLOATS },
+    start: () => new Contender(name, [process.execPath, worker('gqa'), folder], environment),
+  };
+}
+
 /** Ours first. */
 export function contenders({ npm, python }: InstalledPeers): ContenderEntry[] {
   const node =
     (name: string, file: string, ...more: string[]) =>
     () =>
       new Contender(name, [process.execPath, worker(file), ...more]);
-  const entries: ContenderEntry[] = [
-    {
-      name: OURS,
-      peer: OURS,
-      dtypes: { decode: ALL, prefill: FLOATS },
-      start: node(OURS, 'gqa'),
-    },
-  ];
+  const entries = [gqaEntry(OURS, packageRoot())];
   if (python !== null) entries.push(pytorch(python, 'gqa'), pytorch(python, 'folded'));
   if (npm !== null) {
     entries.push(

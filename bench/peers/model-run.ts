@@ -1,6 +1,7 @@
 /** gqa and node-llama-cpp on the same file and the same prompts, in turn, run after run. */
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
+import { packageRoot } from '../../lib/backend/package-root';
 import { randomData } from '../../lib/cli/bench/data';
 import { spread, type Spread } from '../../lib/cli/bench/statistics';
 import type { RunTask, RunTimes } from './model-task';
@@ -34,8 +35,8 @@ export const CONTEXT_LENGTH = 4096;
 /** A sentence whose continuation no rounding changes. */
 const CHECK_TEXT = 'The capital of France is Paris. The capital of Italy is';
 const CHECK_TOKENS = 2;
-/** Ids of no meaning, the same for every contender, another prompt in each run. */
-const PROMPT_IDS = 40_000;
+/** Prompts take ids below this, which every vocabulary of interest has. */
+const PROMPT_IDS = 32_000;
 const REST_MILLISECONDS = 100;
 
 export const FAST = 'gqa fast';
@@ -59,17 +60,18 @@ export interface ModelRaceOptions {
   measures: Measure[];
 }
 
-function prompt(length: number, seed: number): number[] {
+/** Ids of no meaning below `bound`. */
+export function randomIds(length: number, seed: number, bound: number): number[] {
   return Array.from(randomData('f32', length, seed), (x) =>
-    Math.floor((Math.abs(x) * 1e6) % PROMPT_IDS),
+    Math.floor((Math.abs(x) * 1e6) % bound),
   );
 }
 
 async function start({ path, npm, threads }: ModelRaceOptions): Promise<Contender[]> {
   const worker = (name: string) => join(__dirname, 'workers', `${name}.js`);
   const environment = { GQA_THREADS: String(threads) };
-  const ours = (name: string) =>
-    new Contender(name, [process.execPath, worker('gqa-model')], environment);
+  const command = [process.execPath, worker('gqa-model'), packageRoot()];
+  const ours = (name: string) => new Contender(name, command, environment);
   const all = [
     ours(FAST),
     ours(EXACT),
@@ -104,7 +106,7 @@ async function runScenario(
   times: Times,
 ): Promise<void> {
   await wait(REST_MILLISECONDS);
-  const task: RunTask = { ids: prompt(promptTokens, seed), tokens };
+  const task: RunTask = { ids: randomIds(promptTokens, seed, PROMPT_IDS), tokens };
   const run = await contender.ask<RunTimes>('run', task);
   if (first !== undefined) times[first].push(run.firstTokenMilliseconds);
   // A text that ended at once has no such time; NaN keeps the runs of the contenders side by side.

@@ -1,14 +1,23 @@
-/** gqa's own runner, through loadModel and generate. */
-import { loadModel, type Model } from '../../../lib';
-import type { ModelHandlers } from '../model-task';
+/**
+ * gqa's own runner, through loadModel and generate.
+ *
+ *   node gqa-model.js FOLDER      the built package whose runner it is
+ */
+import { join } from 'node:path';
+import type * as Library from '../../../lib';
+import { timeTokens, type ModelHandlers } from '../model-task';
 import { serve } from '../protocol';
-import { timeTokens } from '../model-task';
 
-let model: Model | null = null;
+// Which build it is, is known only now.
+// eslint-disable-next-line @typescript-eslint/no-require-imports
+const { loadModel } = require(join(process.argv[2], 'dist', 'lib')) as typeof Library;
+
+let model: Library.Model | null = null;
 
 const handlers: ModelHandlers = {
   async load({ path, precision, contextLength }) {
     model = await loadModel(path, { precision, contextLength, kvCache: { dtype: 'f16' } });
+    return model.config.vocabSize;
   },
   encode: (text) => model!.tokenizer.encode(text),
   run({ ids, tokens }) {

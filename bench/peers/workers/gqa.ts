@@ -1,6 +1,11 @@
-/** gqa's own attention: decode over a KvCache, f32 queries; prefill over plain tensors. Also measures the machine. */
-import { attention, KvCache, Tensor } from '../../../lib';
-import { getBackend } from '../../../lib/backend';
+/**
+ * gqa's own attention: decode over a KvCache, f32 queries; prefill over plain tensors. Also measures the machine.
+ *
+ *   node gqa.js FOLDER      the built package whose attention it is
+ */
+import { join } from 'node:path';
+import type * as Library from '../../../lib';
+import type * as BackendModule from '../../../lib/backend';
 import type { FloatDType } from '../../../lib/core/dtype';
 import { LimitProbe } from '../../../lib/cli/bench/limits';
 import type { MachineLimits } from '../../../lib/cli/bench/roofline';
@@ -14,16 +19,22 @@ import {
 } from '../attention-task';
 import { serve } from '../protocol';
 
+const folder = join(process.argv[2], 'dist', 'lib');
+/* eslint-disable @typescript-eslint/no-require-imports -- which build it is, is known only now */
+const { attention, KvCache, Tensor } = require(folder) as typeof Library;
+const { getBackend } = require(join(folder, 'backend')) as typeof BackendModule;
+/* eslint-enable @typescript-eslint/no-require-imports */
+
 let copies = 0;
 let call: (copy: number) => void;
 let release: () => void = () => undefined;
 let probe: LimitProbe | null = null;
 
-function load(path: string, dtype: FloatDType, shape: number[]): Tensor<FloatDType> {
+function load(path: string, dtype: FloatDType, shape: number[]): Library.Tensor<FloatDType> {
   return Tensor.view<FloatDType>(readElements(path, dtype), shape, dtype);
 }
 
-function prepareDecode(task: AttentionTask): Tensor<FloatDType> {
+function prepareDecode(task: AttentionTask): Library.Tensor<FloatDType> {
   const { heads, kvHeads, headDim, context, dtype, inputs } = task;
   const cache = new KvCache({
     layers: task.copies,
@@ -46,7 +57,7 @@ function prepareDecode(task: AttentionTask): Tensor<FloatDType> {
   return out;
 }
 
-function preparePrefill(task: AttentionTask): Tensor<FloatDType> {
+function preparePrefill(task: AttentionTask): Library.Tensor<FloatDType> {
   const { heads, kvHeads, headDim, context, inputs } = task;
   const q = load(task.q, inputs, [1, queryTokens(task), heads, headDim]);
   const k = load(task.k, inputs, [1, context, kvHeads, headDim]);

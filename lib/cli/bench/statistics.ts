@@ -24,3 +24,23 @@ export function spread(values: ArrayLike<number>): Spread {
     samples: ascending.length,
   };
 }
+
+/**
+ * The values between which the median of what was sampled lies with at least this confidence, whatever its
+ * distribution: order statistics k and n + 1 - k, since P(k-th < median) is binomial. All of the range for few samples.
+ */
+export function medianInterval(values: ArrayLike<number>, confidence = 0.95): [number, number] {
+  const ascending = Float64Array.from(values).sort();
+  const n = ascending.length;
+  /** P(at most i of n samples lie below the median), summed up until a tail would be too likely. */
+  let tail = 0;
+  let term = 2 ** -n;
+  let k = 0;
+  for (; k < (n - 1) / 2; k++) {
+    tail += term;
+    if (2 * tail > 1 - confidence) break;
+    term *= (n - k) / (k + 1);
+  }
+  const low = Math.max(0, k - 1);
+  return [ascending[low], ascending[n - 1 - low]];
+}

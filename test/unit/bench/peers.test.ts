@@ -84,7 +84,7 @@ function standing(name: string, peer: string, ratio: number | null): Standing {
   return {
     ...{ name, peer, error: 1e-7, roofline: 0.5, failure: ratio === null ? 'ended' : null },
     microseconds: ratio === null ? null : one(100 * ratio),
-    ratio: ratio === null ? null : one(ratio),
+    ratios: ratio === null ? [] : [ratio, ratio * 0.9, ratio * 1.1],
   };
 }
 
