@@ -54,3 +54,6 @@ export const MERGE: Readonly<Record<FloatName, number>> = { f32: 4e-6, f16: 2e-3
 export const MODEL_LOGITS = 1e-3;
 /** Greedy tokens must agree up to the first step whose top-2 margin is below this. */
 export const MODEL_MARGIN = 0.05;
+/** Of `precision: 'fast'`: the margin between logits above which tokens agree, and the relative error of perplexity. */
+export const FAST_MARGIN = 0.5;
+export const FAST_PERPLEXITY = 0.01;

@@ -3,7 +3,7 @@
  * about lengths costs nothing; offsets are doubles below 2^53, so files beyond 4 GiB are fine.
  */
 import { closeSync, fstatSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
-import type { FloatData, FloatDType } from '../core/dtype';
+import type { BlockDType, FloatData, FloatDType } from '../core/dtype';
 import { GqaError } from '../core/errors';
 
 /** A tensor taken from a file, dequantised where it was stored quantised (then dtype is 'f32'). */
@@ -12,6 +12,15 @@ export interface LoadedTensor {
   shape: readonly number[];
   dtype: FloatDType;
   data: FloatData;
+}
+
+/** The same, or GGUF's blocks as bytes. */
+export type StoredTensor = LoadedTensor | BlockTensor;
+
+export interface BlockTensor {
+  shape: readonly number[];
+  dtype: BlockDType;
+  data: Uint8Array;
 }
 
 /** One readSync moves at most this much: its length argument is a 32-bit integer. */

@@ -1,5 +1,5 @@
 /** ggml's tensor types: how many values a block holds, in how many bytes, and how to widen it. */
-import type { FloatDType } from '../core/dtype';
+import type { BlockDType, FloatDType } from '../core/dtype';
 import * as dequant from './dequant';
 
 export interface GgmlType {
@@ -9,6 +9,8 @@ export interface GgmlType {
   blockBytes: number;
   /** Kept as it is stored. */
   dtype?: FloatDType;
+  /** What layers that multiply these blocks as they are call them. */
+  blocks?: BlockDType;
   /** Widened to f32. A type with neither is known by its size only. */
   dequantize?: dequant.Dequantize;
 }
@@ -22,19 +24,20 @@ function quantised(
   blockSize: number,
   blockBytes: number,
   dequantize?: dequant.Dequantize,
+  blocks?: BlockDType,
 ): GgmlType {
-  return { name, blockSize, blockBytes, dequantize };
+  return { name, blockSize, blockBytes, dequantize, blocks };
 }
 
 /** By the type's number in the file (ggml.h, enum ggml_type). */
 export const GGML_TYPES: ReadonlyMap<number, GgmlType> = new Map([
   [0, plain('F32', 4, 'f32')],
   [1, plain('F16', 2, 'f16')],
-  [2, quantised('Q4_0', 32, 18, dequant.dequantizeQ4_0)],
-  [3, quantised('Q4_1', 32, 20, dequant.dequantizeQ4_1)],
+  [2, quantised('Q4_0', 32, 18, dequant.dequantizeQ4_0, 'q4_0')],
+  [3, quantised('Q4_1', 32, 20, dequant.dequantizeQ4_1, 'q4_1')],
   [6, quantised('Q5_0', 32, 22, dequant.dequantizeQ5_0)],
   [7, quantised('Q5_1', 32, 24, dequant.dequantizeQ5_1)],
-  [8, quantised('Q8_0', 32, 34, dequant.dequantizeQ8_0)],
+  [8, quantised('Q8_0', 32, 34, dequant.dequantizeQ8_0, 'q8_0')],
   [9, quantised('Q8_1', 32, 36)],
   [10, quantised('Q2_K', 256, 84, dequant.dequantizeQ2_K)],
   [11, quantised('Q3_K', 256, 110, dequant.dequantizeQ3_K)],

@@ -13,6 +13,7 @@ import {
   elementCount,
   invalidFile,
   type LoadedTensor,
+  type StoredTensor,
 } from './file';
 import { GGML_TYPES, type GgmlType } from './ggml-types';
 import { GgufReader, type GgufValue } from './gguf-reader';
@@ -62,9 +63,7 @@ export class GgufFile {
 
   /** @throws GqaError INVALID_FILE without such a tensor, UNSUPPORTED_MODEL where its type cannot be widened. */
   read(name: string): LoadedTensor {
-    const info = this.tensors.get(name);
-    if (info === undefined) throw invalidFile(this.path, `a tensor ${name}`, 'none');
-    const { shape, type, offset, bytes } = info;
+    const { shape, type, offset, bytes } = this.info(name);
     const { dtype, dequantize } = type;
     if (dtype !== undefined) {
       const data = allocate(name, bytes, () =>
@@ -86,6 +85,21 @@ export class GgufFile {
     this.file.readInto(blocks, offset);
     dequantize(blocks, data);
     return { shape, dtype: 'f32', data };
+  }
+
+  /** The same without widening what layers can multiply in blocks. */
+  readStored(name: string): StoredTensor {
+    const { shape, type, offset, bytes } = this.info(name);
+    if (type.blocks === undefined) return this.read(name);
+    const data = allocate(name, bytes, () => new Uint8Array(bytes));
+    this.file.readInto(data, offset);
+    return { shape, dtype: type.blocks, data };
+  }
+
+  private info(name: string): GgufTensorInfo {
+    const info = this.tensors.get(name);
+    if (info === undefined) throw invalidFile(this.path, `a tensor ${name}`, 'none');
+    return info;
   }
 
   close(): void {

@@ -1,4 +1,5 @@
 /** loadModel: a checkpoint on disk becomes a Model, its weights in a worker thread. */
+import type { Precision } from '../backend/contract';
 import type { FloatDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import { describe, isFloatDType, requireInteger, requireOptions } from '../core/validate';
@@ -9,10 +10,10 @@ import { WorkerClient } from './worker-client';
 
 export interface LoadOptions {
   /**
-   * 'exact', the default: activations keep f32 accuracy. 'fast' allows activations to be rounded; nothing does so yet,
-   * both compute the same.
+   * 'exact', the default: activations keep f32 accuracy. 'fast': linear layers may round them where that is faster, to 8
+   * bits over quantised weights and to bf16 over bf16 ones.
    */
-  precision?: 'exact' | 'fast';
+  precision?: Precision;
   kvCache?: KvCacheSettings;
   /** Tokens that prompt and answer may have together; default and maximum: what the model was made for. */
   contextLength?: number;
@@ -35,7 +36,7 @@ export interface KvCacheSettings {
  */
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<Model> {
   requireOptions(options, 'options');
-  requirePrecision(options.precision ?? 'exact');
+  const precision = requirePrecision(options.precision ?? 'exact');
   const cache = resolveCache(options.kvCache ?? {});
   const checkpoint = openCheckpoint(path);
   const { config } = checkpoint;
@@ -47,7 +48,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
       config.contextLength,
     );
     // The worker loads weights while this thread builds the tokenizer.
-    const starting = WorkerClient.start({ path, contextLength, cache });
+    const starting = WorkerClient.start({ path, contextLength, cache, precision });
     const tokenizer = await orStop(starting, () => checkpoint.tokenizer());
     const { client, facts } = await starting;
     return new Model(config, contextLength, tokenizer, client, facts);
@@ -72,8 +73,8 @@ async function orStop<T>(
   }
 }
 
-function requirePrecision(precision: unknown): void {
-  if (precision === 'exact' || precision === 'fast') return;
+function requirePrecision(precision: unknown): Precision {
+  if (precision === 'exact' || precision === 'fast') return precision;
   const expected = "'exact' or 'fast'";
   throw expectedError('INVALID_ARGUMENT', 'options.precision', expected, describe(precision));
 }

@@ -1,5 +1,5 @@
 /** What the layers of the runner agree on: weights from any format, one architecture, one way to run it. */
-import type { FloatData, FloatDType } from '../core/dtype';
+import type { BlockDType, FloatData, FloatDType } from '../core/dtype';
 import type { KvCache, KvSequence } from '../kv-cache/kv-cache';
 import type { RopeScaling } from '../nn/rope';
 
@@ -12,6 +12,15 @@ export interface WeightTensor {
   data: FloatData;
 }
 
+/** A matrix of a checkpoint, in GGUF's blocks where layers can multiply those. */
+export type MatrixTensor = WeightTensor | BlockTensor;
+
+export interface BlockTensor {
+  shape: readonly number[];
+  dtype: BlockDType;
+  data: Uint8Array;
+}
+
 /**
  * A checkpoint, whatever its format. Names are Hugging Face's ('model.layers.0.self_attn.q_proj.weight'), matrices are
  * [out, in] row-major, and Q/K rows are in half-split RoPE order (GGUF's permutation is undone by its reader).
@@ -20,6 +29,8 @@ export interface WeightSource {
   has(name: string): boolean;
   /** @throws GqaError INVALID_FILE where the tensor is missing or its shape is not `shape`. */
   load(name: string, shape: readonly number[]): WeightTensor;
+  /** The same of what linear layers take. */
+  loadMatrix(name: string, shape: readonly number[]): MatrixTensor;
   close(): void;
 }
 

@@ -5,11 +5,11 @@
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { GqaError } from '../core/errors';
-import { invalidFile, type LoadedTensor, readJsonFile } from '../format/file';
+import { invalidFile, readJsonFile, type StoredTensor } from '../format/file';
 import type { GgufFile } from '../format/gguf';
 import { SafetensorsFile } from '../format/safetensors';
 import { JsonFields } from './json-fields';
-import type { WeightSource, WeightTensor } from './types';
+import type { MatrixTensor, WeightSource, WeightTensor } from './types';
 
 const SINGLE = 'model.safetensors';
 const INDEX = 'model.safetensors.index.json';
@@ -42,6 +42,10 @@ class SafetensorsWeights implements WeightSource {
     if (file === undefined || entry === undefined) throw missing(name);
     checkShape(file.path, name, entry.shape, shape);
     return file.read(name);
+  }
+
+  loadMatrix(name: string, shape: readonly number[]): MatrixTensor {
+    return this.load(name, shape);
   }
 
   close(): void {
@@ -85,11 +89,25 @@ export class GgufWeights implements WeightSource {
   }
 
   load(name: string, shape: readonly number[]): WeightTensor {
+    const stored = this.find(name, shape);
+    return this.inOrder(stored, this.file.read(stored));
+  }
+
+  loadMatrix(name: string, shape: readonly number[]): MatrixTensor {
+    const stored = this.find(name, shape);
+    return this.inOrder(stored, this.file.readStored(stored));
+  }
+
+  /** The tensor's name in the file. */
+  private find(name: string, shape: readonly number[]): string {
     const stored = ggufName(name);
     const info = this.file.tensors.get(stored);
     if (info === undefined) throw missing(`${name} (${stored})`);
     checkShape(this.file.path, stored, info.shape, shape);
-    const tensor = this.file.read(stored);
+    return stored;
+  }
+
+  private inOrder<T extends StoredTensor>(stored: string, tensor: T): T {
     if (stored.includes('.attn_q.')) return halfSplit(tensor, this.heads);
     if (stored.includes('.attn_k.')) return halfSplit(tensor, this.kvHeads);
     return tensor;
@@ -132,13 +150,13 @@ export function ggufName(name: string): string {
  * GGUF orders the rows of a Q or K projection for interleaved RoPE: row (h, r, s) of [heads, headDim / 2, 2] turns
  * with its neighbour. Half-split RoPE wants it at (h, s, r) of [heads, 2, headDim / 2].
  */
-export function halfSplit(tensor: LoadedTensor, heads: number): LoadedTensor {
+export function halfSplit<T extends StoredTensor>(tensor: T, heads: number): T {
   const { shape, data } = tensor;
   const rows = shape[0];
+  // Elements of a row, or bytes of its blocks.
   const columns = data.length / rows;
   const pairs = rows / heads / 2;
-  const out =
-    data instanceof Float32Array ? new Float32Array(data.length) : new Uint16Array(data.length);
+  const out = data.slice();
   for (let to = 0; to < rows; to++) {
     const head = Math.floor(to / (2 * pairs));
     const side = Math.floor(to / pairs) % 2;

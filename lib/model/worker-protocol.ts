@@ -2,7 +2,7 @@
  * What the main thread and the worker that holds a model say to each other. Jobs are answered in the order they come,
  * each by any number of `token` messages and then one `done` or `failed`.
  */
-import type { BackendInfo } from '../backend/contract';
+import type { BackendInfo, Precision } from '../backend/contract';
 import { GqaError, type GqaErrorCode } from '../core/errors';
 import type { CacheSettings, FinishReason, GenerateJob, Score } from './runner';
 
@@ -11,6 +11,7 @@ export interface WorkerSetup {
   path: string;
   contextLength: number;
   cache: CacheSettings;
+  precision: Precision;
 }
 
 export type Job =

@@ -14,10 +14,10 @@ function send(reply: Reply, transfer: ArrayBuffer[] = []): void {
 }
 
 function start(): Runner {
-  const { path, contextLength, cache } = workerData as WorkerSetup;
+  const { path, contextLength, cache, precision } = workerData as WorkerSetup;
   const { config, weights } = openCheckpoint(path);
   try {
-    const model = loadArchitecture(config, weights);
+    const model = loadArchitecture(config, weights, precision);
     send({ type: 'ready', backend: getBackend().info, bytes: model.bytes });
     return new Runner(model, contextLength, cache);
   } finally {

@@ -1,53 +1,58 @@
-/** Token embeddings: a table [vocabSize, dim] kept in its checkpoint's dtype, rows widened to f32 when looked up. */
-import { getBackend } from '../backend';
-import type { Backend } from '../backend/contract';
-import type { FloatData, FloatDType } from '../core/dtype';
+/**
+ * Token embeddings: rows of a table [vocabSize, dim], widened to f32 when looked up. The table is packed as the weights of
+ * a linear layer are, so that an output head may be the same memory.
+ */
 import { expectedError } from '../core/errors';
-import { checkRoom, checkWeights } from './inputs';
-import type { Weights } from './inputs';
+import { checkMatrix, checkRoom } from './inputs';
+import type { MatrixWeights, Weights } from './inputs';
+import { Linear } from './linear';
 
 export class Embedding {
   readonly vocabSize: number;
   readonly dim: number;
-  private readonly backend: Backend = getBackend();
-  private readonly dtype: FloatDType;
-  private readonly table: FloatData;
+  private readonly table: Linear;
+  /** Whether the table is not a layer of somebody else's. */
+  private readonly owned: boolean;
+  private ids = new Int32Array(1);
 
   /**
-   * Keeps table [vocabSize, dim] (f32, f16 or bf16); copies it where it is a part of a larger buffer, which could
-   * then be freed.
-   * @throws GqaError INVALID_ARGUMENT, INVALID_DTYPE or INVALID_RANK
+   * Copies table [vocabSize, dim] (f32, f16, bf16; q8_0, q4_0, q4_1), or shares the weights of a linear layer.
+   * @throws GqaError INVALID_ARGUMENT, INVALID_DTYPE, INVALID_RANK, INVALID_SHAPE or OUT_OF_MEMORY
    */
-  constructor(table: Weights) {
-    checkWeights('table', table, [undefined, undefined]);
-    [this.vocabSize, this.dim] = table.shape;
-    this.dtype = table.dtype;
-    const { data } = table;
-    this.table = data.byteLength < data.buffer.byteLength ? data.slice() : data;
+  constructor(table: Weights);
+  constructor(table: MatrixWeights | Linear);
+  constructor(table: MatrixWeights | Linear) {
+    this.owned = !(table instanceof Linear);
+    if (table instanceof Linear) {
+      this.table = table;
+    } else {
+      checkMatrix('table', table);
+      this.table = new Linear(table);
+    }
+    this.vocabSize = this.table.outFeatures;
+    this.dim = this.table.inFeatures;
   }
 
+  /** Of a table of its own. */
   get bytes(): number {
-    return this.table.byteLength;
+    return this.owned ? this.table.bytes : 0;
   }
 
   /**
    * Writes the rows of ids[from .. from + count) to out [count, dim].
-   * @throws GqaError OUT_OF_RANGE where an id is not in the vocabulary, BUFFER_TOO_SMALL; nothing is written then
+   * @throws GqaError OUT_OF_RANGE where an id is not in the vocabulary, BUFFER_TOO_SMALL, DISPOSED; nothing is written then
    */
   apply(ids: ArrayLike<number>, out: Float32Array, from = 0, count = ids.length - from): void {
-    const { dim, dtype, table } = this;
-    checkRoom('out', out.length, count * dim);
+    checkRoom('out', out.length, count * this.dim);
     checkTokenIds(ids, this.vocabSize, from, count);
-    for (let t = 0; t < count; t++) {
-      const first = ids[from + t] * dim;
-      this.backend.convert({
-        from: table.subarray(first, first + dim),
-        fromDtype: dtype,
-        to: out.subarray(t * dim, (t + 1) * dim),
-        toDtype: 'f32',
-        count: dim,
-      });
-    }
+    if (this.ids.length < count) this.ids = new Int32Array(count);
+    for (let t = 0; t < count; t++) this.ids[t] = ids[from + t];
+    this.table.gather(this.ids, out, count);
+  }
+
+  /** Frees a table of its own. */
+  dispose(): void {
+    if (this.owned) this.table.dispose();
   }
 }
 

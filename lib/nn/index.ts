@@ -8,7 +8,7 @@ export {
   MultiHeadAttention,
   MultiQueryAttention,
 } from './grouped-query-attention';
-export type { Weights } from './inputs';
+export type { BlockWeights, MatrixWeights, Weights } from './inputs';
 export { Linear } from './linear';
 export { RmsNorm } from './rms-norm';
 export { Rope } from './rope';

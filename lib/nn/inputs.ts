@@ -1,6 +1,13 @@
 /** What the layers take: weights in their checkpoint's dtype, inputs of any float dtype, plain arrays with room. */
 import { getBackend } from '../backend';
-import type { FloatData, FloatDType } from '../core/dtype';
+import {
+  BLOCK_BYTES,
+  BLOCK_VALUES,
+  isBlockDType,
+  type BlockDType,
+  type FloatData,
+  type FloatDType,
+} from '../core/dtype';
 import { expectedError } from '../core/errors';
 import type { Tensor } from '../core/tensor';
 import {
@@ -18,6 +25,38 @@ export interface Weights {
   readonly shape: readonly number[];
   readonly dtype: FloatDType;
   readonly data: FloatData;
+}
+
+/** A matrix in GGUF's blocks of 32 along its rows, as bytes. */
+export interface BlockWeights {
+  readonly shape: readonly number[];
+  readonly dtype: BlockDType;
+  readonly data: Uint8Array;
+}
+
+/** Parameters of a linear layer, row-major. */
+export type MatrixWeights = Weights | BlockWeights;
+
+/**
+ * Throws unless `matrix` is a matrix of any positive size.
+ * @throws GqaError INVALID_ARGUMENT, INVALID_DTYPE, INVALID_RANK, INVALID_SHAPE, BUFFER_TOO_SMALL, DISPOSED or BUSY
+ */
+export function checkMatrix(argument: string, matrix: MatrixWeights): void {
+  if (!isBlockDType(matrix?.dtype)) {
+    checkWeights(argument, matrix, [undefined, undefined]);
+    return;
+  }
+  const { shape, dtype, data } = matrix;
+  const bytes = shape?.map((size, i) => (i === 1 ? blockCount(size) * BLOCK_BYTES[dtype] : size));
+  checkWeights(argument, { shape: bytes, dtype: 'f32', data: data as unknown as FloatData }, [
+    undefined,
+    undefined,
+  ]);
+}
+
+/** Blocks of a row; 0, which no matrix may have, where it is not made of whole ones. */
+function blockCount(columns: number): number {
+  return columns % BLOCK_VALUES === 0 ? columns / BLOCK_VALUES : 0;
 }
 
 /**

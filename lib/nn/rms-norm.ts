@@ -28,6 +28,11 @@ export class RmsNorm {
     return this.weight.byteLength;
   }
 
+  /** @internal This norm as the beginning of a fused call. */
+  get prologue(): { weight: Float32Array; eps: number } {
+    return { weight: this.weight, eps: this.eps };
+  }
+
   /**
    * Rows of plain arrays: x [tokens, dim] into out [tokens, dim], which may be x.
    * @throws GqaError BUFFER_TOO_SMALL

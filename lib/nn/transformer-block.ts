@@ -1,12 +1,12 @@
 /**
- * A pre-norm decoder block of the Llama family:
+ * A pre-norm decoder block of the Llama family, its norms, projections, gates and additions fused in four calls:
  *   x += output(attention(rope(query(n)), cache(rope(key(n)), value(n)))),  n = rmsNorm(x)
  *   x += down(silu(gate(n)) * up(n)),                                       n = rmsNorm(x)
  * x [tokens, hiddenSize] f32, in place. The scratch is made once and shared by all blocks of a model.
  */
 import { attention } from '../attention';
 import { getBackend } from '../backend';
-import type { Backend } from '../backend/contract';
+import type { Backend, FusedLinearArgs, LinearPart, Precision } from '../backend/contract';
 import { Tensor } from '../core/tensor';
 import type { KvSequence } from '../kv-cache/kv-cache';
 import { checkRoom } from './inputs';
@@ -27,25 +27,22 @@ export type BlockLayers = Record<'attentionNorm' | 'mlpNorm', RmsNorm> &
 
 /** Intermediate results of up to `maxTokens` tokens. */
 export class BlockScratch {
-  /** [maxTokens, hiddenSize]: the normed input, later what is added to x. */
-  readonly hidden: Float32Array;
-  readonly gate: Float32Array;
-  readonly up: Float32Array;
-  private readonly query: Float32Array;
-  private readonly key: Float32Array;
-  private readonly value: Float32Array;
-  private readonly context: Float32Array;
+  readonly query: Float32Array;
+  readonly key: Float32Array;
+  readonly value: Float32Array;
+  /** What attention gives, [maxTokens, heads * headDim]. */
+  readonly context: Float32Array;
+  /** silu(gate) * up, [maxTokens, intermediateSize]. */
+  readonly gated: Float32Array;
   private views: AttentionViews | null = null;
 
   constructor(
     readonly sizes: BlockSizes,
     readonly maxTokens: number,
   ) {
-    const { hiddenSize, intermediateSize, heads, kvHeads, headDim } = sizes;
+    const { intermediateSize, heads, kvHeads, headDim } = sizes;
     const floats = (perToken: number): Float32Array => new Float32Array(maxTokens * perToken);
-    this.hidden = floats(hiddenSize);
-    this.gate = floats(intermediateSize);
-    this.up = floats(intermediateSize);
+    this.gated = floats(intermediateSize);
     this.query = floats(heads * headDim);
     this.key = floats(kvHeads * headDim);
     this.value = floats(kvHeads * headDim);
@@ -80,12 +77,23 @@ interface AttentionViews {
   options: { out: Tensor<'f32'> };
 }
 
+/** The linear layers of a block over one scratch; x and tokens are set for each call. */
+interface BlockCalls {
+  scratch: BlockScratch;
+  project: FusedLinearArgs;
+  output: FusedLinearArgs;
+  gate: FusedLinearArgs;
+  down: FusedLinearArgs;
+}
+
 export class TransformerBlock {
   private readonly backend: Backend = getBackend();
+  private calls: BlockCalls | null = null;
 
   constructor(
     private readonly layers: BlockLayers,
     private readonly rope: Rope,
+    private readonly precision: Precision = 'exact',
   ) {}
 
   /** Bytes of weights held. */
@@ -95,7 +103,8 @@ export class TransformerBlock {
 
   /**
    * Appends the tokens of x to `layer` of the sequence and transforms x [tokens, hiddenSize] in place.
-   * @throws GqaError BUFFER_TOO_SMALL where x or the scratch is shorter; what KvSequence.append and attention throw
+   * @throws GqaError BUFFER_TOO_SMALL where x or the scratch is shorter; DISPOSED; what KvSequence.append and attention
+   *   throw
    */
   forward(
     x: Float32Array,
@@ -104,55 +113,61 @@ export class TransformerBlock {
     layer: number,
     scratch: BlockScratch,
   ): void {
+    const { sizes } = scratch;
     checkRoom('scratch', scratch.maxTokens, tokens);
-    checkRoom('x', x.length, tokens * scratch.sizes.hiddenSize);
-    this.addAttention(x, tokens, sequence, layer, scratch);
-    this.addMlp(x, tokens, scratch);
-  }
-
-  private addAttention(
-    x: Float32Array,
-    tokens: number,
-    sequence: KvSequence,
-    layer: number,
-    scratch: BlockScratch,
-  ): void {
-    const { attentionNorm, query, key, value, output } = this.layers;
-    const { hidden, sizes } = scratch;
+    checkRoom('x', x.length, tokens * sizes.hiddenSize);
+    const calls = this.prepare(scratch, x);
     const views = scratch.attentionViews(tokens);
     const start = sequence.length;
 
-    attentionNorm.apply(x, hidden, tokens);
-    query.apply(hidden, views.query.data, tokens);
-    key.apply(hidden, views.key.data, tokens);
-    value.apply(hidden, views.value.data, tokens);
-    this.rope.apply(views.query.data, tokens, sizes.heads, start);
-    this.rope.apply(views.key.data, tokens, sizes.kvHeads, start);
-
+    this.run(calls.project, x, tokens);
+    this.rope.apply(scratch.query, tokens, sizes.heads, start);
+    this.rope.apply(scratch.key, tokens, sizes.kvHeads, start);
     sequence.append(layer, views.key, views.value);
     attention(views.query, sequence.layer(layer), views.options);
-    output.apply(views.out.data, hidden, tokens);
-    this.backend.add(x, hidden, tokens * sizes.hiddenSize);
+    this.run(calls.output, scratch.context, tokens);
+    this.run(calls.gate, x, tokens);
+    this.run(calls.down, scratch.gated, tokens);
   }
 
-  private addMlp(x: Float32Array, tokens: number, scratch: BlockScratch): void {
-    const { mlpNorm, gate, up, down } = this.layers;
-    const { hidden, sizes } = scratch;
+  private run(call: FusedLinearArgs, x: Float32Array, tokens: number): void {
+    call.x = x;
+    call.tokens = tokens;
+    this.backend.fusedLinear(call);
+  }
 
-    mlpNorm.apply(x, hidden, tokens);
-    gate.apply(hidden, scratch.gate, tokens);
-    up.apply(hidden, scratch.up, tokens);
-    this.backend.swiglu({
-      gate: scratch.gate,
-      up: scratch.up,
-      out: scratch.gate,
-      count: tokens * sizes.intermediateSize,
+  /** The calls over this scratch and x, made anew only where either is another one. */
+  private prepare(scratch: BlockScratch, x: Float32Array): BlockCalls {
+    const made = this.calls;
+    if (made !== null && made.scratch === scratch && made.down.parts[0].out === x) return made;
+    const { attentionNorm, query, key, value, output, mlpNorm, gate, up, down } = this.layers;
+    const call = (
+      input: Float32Array,
+      norm: RmsNorm | null,
+      parts: LinearPart[],
+      combine: FusedLinearArgs['combine'],
+    ): FusedLinearArgs => ({
+      x: input,
+      tokens: 0,
+      norm: norm?.prologue ?? null,
+      parts,
+      combine,
+      precision: this.precision,
     });
-    down.apply(scratch.gate, hidden, tokens);
-    this.backend.add(x, hidden, tokens * sizes.hiddenSize);
+    const projected = [query.part(scratch.query), key.part(scratch.key), value.part(scratch.value)];
+    const gated = [gate.part(scratch.gated), up.part(scratch.gated)];
+    this.calls = {
+      scratch,
+      project: call(x, attentionNorm, projected, 'write'),
+      output: call(scratch.context, null, [output.part(x)], 'add'),
+      gate: call(x, mlpNorm, gated, 'swiglu'),
+      down: call(scratch.gated, null, [down.part(x)], 'add'),
+    };
+    return this.calls;
   }
 
   dispose(): void {
+    this.calls = null;
     for (const layer of Object.values(this.layers)) if (layer instanceof Linear) layer.dispose();
   }
 }

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadModel, type Model } from '../../lib';
 import {
+  expectFast,
   expectForcedArgmax,
   expectGreedy,
   expectLogits,
@@ -46,6 +47,9 @@ test('perplexity', () => {
   const text = readFileSync(join(goldenFolder, 'stories-sample.txt'), 'utf8');
   return expectPerplexity(model, text, golden.perplexity[0]);
 });
+
+test("precision 'fast' stays within its promise", () =>
+  expectFast(embeddedModel, golden, (file) => readFileSync(join(goldenFolder, file), 'utf8')));
 
 test('score is the mean of what logits say, token by token', async () => {
   const ids = golden.prompts[0].ids;

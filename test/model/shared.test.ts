@@ -7,6 +7,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadModel, type Model } from '../../lib';
 import {
+  expectFast,
   expectGreedy,
   expectLogits,
   expectPerplexity,
@@ -95,7 +96,13 @@ describe('SmolLM2-135M', () => {
     skipped(String(reason))('golden', () => undefined);
     return;
   }
-  goldenSuite(readGolden(join(sharedFolder, 'golden/smollm2.json')), found.path, texts);
+  const golden = readGolden(join(sharedFolder, 'golden/smollm2.json'));
+  goldenSuite(golden, found.path, texts);
+  test(
+    "precision 'fast' stays within its promise",
+    () => expectFast(found.path, golden, (file) => readFileSync(join(texts, file), 'utf8')),
+    LONG,
+  );
 });
 
 describe.each(['stories', 'stories-mha'])('%s', (name) => {

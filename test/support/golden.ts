@@ -1,7 +1,7 @@
 /** Checks a loaded model against golden data (test/golden/README.md states the format and the rules). */
 import { readFileSync } from 'node:fs';
-import type { Model } from '../../lib';
-import { MODEL_LOGITS, MODEL_MARGIN } from '../tolerances';
+import { loadModel, type Model } from '../../lib';
+import { FAST_MARGIN, FAST_PERPLEXITY, MODEL_LOGITS, MODEL_MARGIN } from '../tolerances';
 
 export interface GoldenPrompt {
   name: string;
@@ -99,6 +99,26 @@ export async function expectLogits(
   expect(logitsError(logits, golden, prompt)).toBeLessThanOrEqual(MODEL_LOGITS);
   for (const [id, value] of prompt.top5)
     expect(Math.abs(logits[id] - value)).toBeLessThan(MODEL_LOGITS * 30);
+}
+
+/** What `precision: 'fast'` promises: greedy tokens where the margin is wide, perplexity within 1 %. */
+export async function expectFast(
+  path: string,
+  golden: Golden,
+  textOf: (file: string) => string,
+): Promise<void> {
+  const model = await loadModel(path, { precision: 'fast' });
+  for (const prompt of golden.prompts) {
+    const expected = certainTokens(prompt, golden.model.eos, FAST_MARGIN);
+    const tokens = await greedyTokens(model, prompt.ids, expected.length);
+    expect([prompt.name, ...tokens]).toEqual([prompt.name, ...expected]);
+  }
+  for (const { file, tokens, perplexity } of golden.perplexity) {
+    const score = await model.score(model.tokenizer.encode(textOf(file)).slice(0, tokens));
+    const error = Math.abs(score.perplexity / perplexity - 1);
+    if (error >= FAST_PERPLEXITY) throw new Error(`${file}: perplexity off by ${error}`);
+  }
+  await model.dispose();
 }
 
 export async function expectPerplexity(

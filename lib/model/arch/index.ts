@@ -1,16 +1,25 @@
 /** Architectures by the name that ModelConfig.architecture gives: a new one is a file here and a row. */
+import type { Precision } from '../../backend/contract';
 import { expectedError } from '../../core/errors';
 import type { LanguageModel, ModelConfig, WeightSource } from '../types';
 import { loadLlama } from './llama';
 
-type ArchitectureLoader = (config: ModelConfig, weights: WeightSource) => LanguageModel;
+type ArchitectureLoader = (
+  config: ModelConfig,
+  weights: WeightSource,
+  precision: Precision,
+) => LanguageModel;
 
 const ARCHITECTURES: Readonly<Record<string, ArchitectureLoader>> = {
   llama: loadLlama,
 };
 
 /** Loads the weights into the architecture that the config names. @throws GqaError UNSUPPORTED_MODEL, INVALID_FILE */
-export function loadArchitecture(config: ModelConfig, weights: WeightSource): LanguageModel {
+export function loadArchitecture(
+  config: ModelConfig,
+  weights: WeightSource,
+  precision: Precision = 'exact',
+): LanguageModel {
   if (!Object.hasOwn(ARCHITECTURES, config.architecture)) {
     const known = Object.keys(ARCHITECTURES).join(', ');
     throw expectedError(
@@ -20,5 +29,5 @@ export function loadArchitecture(config: ModelConfig, weights: WeightSource): La
       config.architecture,
     );
   }
-  return ARCHITECTURES[config.architecture](config, weights);
+  return ARCHITECTURES[config.architecture](config, weights, precision);
 }

@@ -1,8 +1,10 @@
 /**
  * The Llama architecture: token embedding, pre-norm blocks of grouped-query attention (RoPE, half-split) and a SwiGLU
- * MLP, a final RMSNorm and an output head, which may be the embedding again. Weights keep their checkpoint's dtype;
- * activations are f32.
+ * MLP, a final RMSNorm and an output head, which may be the embedding again. Weights keep their checkpoint's dtype,
+ * GGUF's Q8_0, Q4_0 and Q4_1 included; activations are f32, which 'fast' linear layers may round.
  */
+import { getBackend } from '../../backend';
+import type { Backend, Precision } from '../../backend/contract';
 import type { FloatDType } from '../../core/dtype';
 import { expectedError, GqaError } from '../../core/errors';
 import { KvCache } from '../../kv-cache/kv-cache';
@@ -23,24 +25,22 @@ import type { LanguageModel, ModelConfig, WeightSource } from '../types';
 const CHUNK_TOKENS = 256;
 
 /** Reads the weights and returns the model. @throws GqaError INVALID_FILE, OUT_OF_MEMORY */
-export function loadLlama(config: ModelConfig, weights: WeightSource): LanguageModel {
+export function loadLlama(
+  config: ModelConfig,
+  weights: WeightSource,
+  precision: Precision = 'exact',
+): LanguageModel {
   const { hiddenSize, vocabSize, rmsNormEps } = config;
-  const table = weights.load('model.embed_tokens.weight', [vocabSize, hiddenSize]);
+  const load = (name: string): Linear =>
+    new Linear(weights.loadMatrix(name, [vocabSize, hiddenSize]));
+  const table = load('model.embed_tokens.weight');
   const rope = new Rope({ headDim: config.headDim, ...config.rope });
   const blocks = Array.from({ length: config.layers }, (_, i) =>
-    loadBlock(config, weights, `model.layers.${i}.`, rope),
+    loadBlock(config, weights, `model.layers.${i}.`, rope, precision),
   );
   const norm = weights.load('model.norm.weight', [hiddenSize]);
-  const head = config.tiedEmbeddings
-    ? table
-    : weights.load('lm_head.weight', [vocabSize, hiddenSize]);
-  return new Llama(
-    config,
-    new Embedding(table),
-    blocks,
-    new RmsNorm(norm, rmsNormEps),
-    new Linear(head),
-  );
+  const head = config.tiedEmbeddings ? table : load('lm_head.weight');
+  return new Llama(config, table, blocks, new RmsNorm(norm, rmsNormEps), head, precision);
 }
 
 function loadBlock(
@@ -48,13 +48,14 @@ function loadBlock(
   weights: WeightSource,
   prefix: string,
   rope: Rope,
+  precision: Precision,
 ): TransformerBlock {
   const { hiddenSize, intermediateSize, heads, kvHeads, headDim } = config;
   const norm = (name: string): RmsNorm =>
     new RmsNorm(weights.load(`${prefix}${name}.weight`, [hiddenSize]), config.rmsNormEps);
   const linear = (name: string, out: number, input: number, bias: boolean): Linear =>
     new Linear(
-      weights.load(`${prefix}${name}.weight`, [out, input]),
+      weights.loadMatrix(`${prefix}${name}.weight`, [out, input]),
       bias ? weights.load(`${prefix}${name}.bias`, [out]) : null,
     );
   const { attentionBias, mlpBias } = config;
@@ -69,29 +70,34 @@ function loadBlock(
     up: linear('mlp.up_proj', intermediateSize, hiddenSize, mlpBias),
     down: linear('mlp.down_proj', hiddenSize, intermediateSize, mlpBias),
   };
-  return new TransformerBlock(layers, rope);
+  return new TransformerBlock(layers, rope, precision);
 }
 
 class Llama implements LanguageModel {
   private readonly scratch: BlockScratch;
   /** The residual stream of a chunk, [CHUNK_TOKENS, hiddenSize]. */
   private readonly x: Float32Array;
+  private readonly embedding: Embedding;
+  private readonly backend: Backend = getBackend();
   private disposed = false;
 
+  /** `head` may be the table itself. */
   constructor(
     readonly config: ModelConfig,
-    private readonly embedding: Embedding,
+    private readonly table: Linear,
     private readonly blocks: readonly TransformerBlock[],
     private readonly norm: RmsNorm,
     private readonly head: Linear,
+    private readonly precision: Precision,
   ) {
+    this.embedding = new Embedding(table);
     this.scratch = new BlockScratch(config, CHUNK_TOKENS);
     this.x = new Float32Array(CHUNK_TOKENS * config.hiddenSize);
   }
 
   get bytes(): number {
-    const parts = [this.embedding, ...this.blocks, this.norm, this.head];
-    return parts.reduce((sum, part) => sum + part.bytes, 0);
+    const parts = new Set([this.table, ...this.blocks, this.norm, this.head]);
+    return [...parts].reduce((sum, part) => sum + part.bytes, 0);
   }
 
   /** A windowed cache is given room for a whole chunk beside its window, so that prompts need not be fed in morsels. */
@@ -148,9 +154,14 @@ class Llama implements LanguageModel {
 
   /** Logits of rows [first, first + tokens) of x into out [tokens, vocabSize]. */
   private predict(first: number, tokens: number, out: Float32Array): void {
-    const { hidden } = this.scratch;
-    this.norm.apply(this.x.subarray(first * this.config.hiddenSize), hidden, tokens);
-    this.head.apply(hidden, out, tokens);
+    this.backend.fusedLinear({
+      x: this.x.subarray(first * this.config.hiddenSize),
+      tokens,
+      norm: this.norm.prologue,
+      parts: [this.head.part(out)],
+      combine: 'write',
+      precision: this.precision,
+    });
   }
 
   private checkForward(ids: ArrayLike<number>, sequence: KvSequence): void {
@@ -168,6 +179,7 @@ class Llama implements LanguageModel {
   dispose(): void {
     this.disposed = true;
     for (const block of this.blocks) block.dispose();
+    this.table.dispose();
     this.head.dispose();
   }
 }

@@ -64,7 +64,7 @@ function randomWeights(c: ModelConfig, dtype: FloatName, seed = 1): Values {
 
 function sourceOf(weights: Values, dtype: FloatName): WeightSource & { loaded: Set<string> } {
   const loaded = new Set<string>();
-  return {
+  const source: ReturnType<typeof sourceOf> = {
     loaded,
     has: (name) => weights.has(name),
     load(name, shape) {
@@ -75,8 +75,10 @@ function sourceOf(weights: Values, dtype: FloatName): WeightSource & { loaded: S
       loaded.add(name);
       return { shape: tensor.shape, dtype, data: toBits(tensor.values, dtype) };
     },
+    loadMatrix: (name, shape) => source.load(name, shape),
     close: () => undefined,
   };
+  return source;
 }
 
 function naiveOf(c: ModelConfig, weights: Values): NaiveLlama {
