@@ -42,6 +42,7 @@ void floatProducts(const Segment& s, float* c) {
                   columns,
                   c,
                   kPanelLanes,
+                  Start::zero,
                   nullptr,
                   {ahead, layout.rows() * rowBytes}},
                  tileTokens(m, s.last), s.vectors);
@@ -49,7 +50,6 @@ void floatProducts(const Segment& s, float* c) {
 
 void stripProducts(const Segment& s, float* products) {
   alignas(64) float strip[kStripGroups * kGroup * kPanelLanes];
-  const float ones[kTileTokens] = {1, 1, 1, 1, 1, 1};
   const int64_t columns = s.weights.columns, groups = s.weights.layout().groups();
   for (int64_t g = 0; g < groups; g += kStripGroups) {
     const int64_t end = g + kStripGroups < groups ? g + kStripGroups : groups;
@@ -65,7 +65,8 @@ void stripProducts(const Segment& s, float* products) {
                     (end - g) * kGroup,
                     c,
                     kPanelLanes,
-                    g > 0 ? ones : nullptr,
+                    g > 0 ? Start::given : Start::zero,
+                    nullptr,
                     {nullptr, 0}},
                    tileTokens(m, s.last), s.vectors);
   }

@@ -9,12 +9,13 @@ constexpr float kLog2e = 1.44269504088896341f;
 constexpr float kLn2 = 0.69314718055994531f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// 2^x for x <= 127: x = n + f with |f| <= 1/2, a polynomial for 2^f that is exactly 1 at 0, then an exponent add.
-// Below -125 the result is 0, which keeps denormals out of every multiplier; exp2(-Infinity) = 0, NaN stays NaN.
+// 2^x: x = n + f with |f| <= 1/2, a polynomial for 2^f that is exactly 1 at 0, then an exponent add. Below -125 the
+// result is 0, which keeps denormals out of every multiplier, above 127 at least 2^127; exp2(-Infinity) = 0, NaN stays NaN.
 GQA_INLINE Vec exp2(Vec x) {
   const Vec lowest = splat(-125.f);
-  const Vec n = roundEven(max(lowest, x));
-  const Vec f = sub(max(lowest, x), n);
+  const Vec bounded = kPow2Saturates ? x : min(splat(127.f), max(lowest, x));
+  const Vec n = roundEven(bounded);
+  const Vec f = sub(bounded, n);
   Vec p = fma(splat(1.5353340e-4f), f, splat(1.3398871e-3f));
   p = fma(p, f, splat(9.6184378e-3f));
   p = fma(p, f, splat(5.5503324e-2f));

@@ -1,5 +1,5 @@
 // The one microkernel, behind scores, values and linear layers:
-//   C[r][v][lane] = C[r][v][lane] * scale[r] + sum_{l0 <= l < l1} A[r][l] * B[l][v][lane],   accumulated in f32.
+//   C[r][v][lane] = start +  sum_{l0 <= l < l1} A[r][l] * B[l][v][lane],   accumulated in f32.
 // B is a panel (ops.h) or some vectors of its rows; A is row-major f32. A tile's C stays in registers.
 #pragma once
 
@@ -34,6 +34,9 @@ struct Ahead {
   int64_t bytes;
 };
 
+// What C is before the products are added: nothing, itself, or itself times its row's scale.
+enum class Start { zero, given, scaled };
+
 struct PanelArgs {
   const float* a;
   int64_t aStride;
@@ -42,13 +45,14 @@ struct PanelArgs {
   int64_t l0, l1;
   float* c;
   int64_t cStride;     // floats between rows of C; its vectors are neighbours
-  const float* scale;  // [rows], or null where C starts at 0
+  Start start;
+  const float* scale;  // [rows], where C starts scaled
   Ahead ahead;
 };
 
 // Two for every line of a row.
 GQA_INLINE int64_t substreamBytes(const PanelArgs& t) {
-  return t.rowBytes < 64 ? 0 : t.ahead.bytes / (t.rowBytes / 32);
+  return !t.ahead.base || t.rowBytes < 64 ? 0 : t.ahead.bytes / (t.rowBytes / 32);
 }
 
 template <int R, int V>
@@ -70,18 +74,22 @@ GQA_INLINE void accumulate(Accumulators<R, V>& acc, const PanelArgs& t, const ch
   }
 }
 
-// Its own function, so that every tile's registers are allocated on their own.
+// V vectors of C from vector `first` of the rows of B on. Its own function, so that every tile's registers are allocated
+// on their own; the arguments are shared by all tiles, because copies of what was just written stall the pipeline.
 template <class P, int R, int V>
-GQA_NOINLINE void panelTile(const PanelArgs& t) {
+GQA_NOINLINE void panelTile(const PanelArgs& t, int64_t first) {
+  float* c = t.c + first * kLanes;
   Accumulators<R, V> acc;
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v)
-      acc.at[r][v] = t.scale ? mul(load(t.c + r * t.cStride + v * kLanes), splat(t.scale[r])) : zero();
+    for (int v = 0; v < V; ++v) {
+      const float* from = c + r * t.cStride + v * kLanes;
+      acc.at[r][v] = t.start == Start::zero ? zero() : t.scale ? mul(load(from), splat(t.scale[r])) : load(from);
+    }
 
   int64_t l = t.l0;
-  const char* row = t.b + l / P::kStep * t.rowBytes;
+  const char* row = t.b + l / P::kStep * t.rowBytes + first * P::kVectorBytes;
   if (P::kStep == 2 && (l & 1) && l < t.l1) {  // a run that starts inside a pair must not touch the pair's first half
     accumulate<P, R, V, true>(acc, t, row, l);
     row += t.rowBytes;
@@ -90,7 +98,8 @@ GQA_NOINLINE void panelTile(const PanelArgs& t) {
   // Successive lines of a pair of rows go to substreams of their own, each of which moves on by a line every two rows.
   constexpr int kLineVectors = 64 / P::kVectorBytes;
   const int64_t substream = substreamBytes(t);
-  const char* ahead = t.ahead.base;
+  const bool wholeLines = first % kLineVectors == 0;
+  const char* ahead = t.ahead.base && wholeLines ? t.ahead.base + first / kLineVectors * substream : nullptr;
   const char* other = ahead + t.rowBytes / 64 * substream;
   for (; l + P::kStep <= t.l1; l += P::kStep, row += t.rowBytes) {
     if (ahead) {
@@ -108,32 +117,23 @@ GQA_NOINLINE void panelTile(const PanelArgs& t) {
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(t.c + r * t.cStride + v * kLanes, acc.at[r][v]);
+    for (int v = 0; v < V; ++v) store(c + r * t.cStride + v * kLanes, acc.at[r][v]);
 }
 
 // As many vectors at once as the registers hold accumulators for.
 constexpr int tileVectors(int rows) { return rows * 4 <= kAccumulators ? 4 : kAccumulators / rows; }
 
 template <class P, int R>
-GQA_INLINE void panelRows(PanelArgs t, int64_t vectors) {
-  constexpr int kMost = tileVectors(R), kLineVectors = 64 / P::kVectorBytes;
-  const Ahead ahead = t.ahead;
-  for (int64_t done = 0; done < vectors; done += kMost) {
-    const int64_t left = vectors - done, line = done / kLineVectors;
-    t.ahead.base = ahead.base && done % kLineVectors == 0 ? ahead.base + line * substreamBytes(t) : nullptr;
-    if (left >= kMost) {
-      panelTile<P, R, kMost>(t);
-    } else {
-      if constexpr (kMost > 1)
-        if (left == 1) panelTile<P, R, 1>(t);
-      if constexpr (kMost > 2)
-        if (left == 2) panelTile<P, R, 2>(t);
-      if constexpr (kMost > 3)
-        if (left == 3) panelTile<P, R, 3>(t);
-    }
-    t.b += kMost * P::kVectorBytes;
-    t.c += kMost * kLanes;
-  }
+GQA_INLINE void panelRows(const PanelArgs& t, int64_t vectors) {
+  constexpr int kMost = tileVectors(R);
+  int64_t v = 0;
+  for (; v + kMost <= vectors; v += kMost) panelTile<P, R, kMost>(t, v);
+  if constexpr (kMost > 1)
+    if (vectors - v == 1) panelTile<P, R, 1>(t, v);
+  if constexpr (kMost > 2)
+    if (vectors - v == 2) panelTile<P, R, 2>(t, v);
+  if constexpr (kMost > 3)
+    if (vectors - v == 3) panelTile<P, R, 3>(t, v);
 }
 
 template <class P>

@@ -128,7 +128,7 @@ GQA_INLINE uint32_t mixBits(uint32_t x) {  // the finaliser of murmur3
 }
 
 // Zeroes weights with the problem's probability and scales the others up; decided by a counter, see contract.ts.
-GQA_INLINE void applyDropout(const ScoreTile& t) {
+GQA_INLINE void applyDropout(const ScoreTile& t, float* weights) {
   const AttendProblem& p = *t.problem;
   const uint32_t threshold = uint32_t(p.dropout * 4294967296.0);
   const float keep = float(1 / (1 - p.dropout));
@@ -136,7 +136,7 @@ GQA_INLINE void applyDropout(const ScoreTile& t) {
     uint32_t row = mixBits(p.dropoutSeed ^ uint32_t(t.batch));
     row = mixBits(mixBits(row ^ uint32_t(t.head(r))) ^ uint32_t(t.query(r)));
     for (int64_t c = t.firstColumn; c < t.lastColumn; ++c)
-      t.row(r)[c] *= mixBits(row ^ uint32_t(t.firstKey + c)) >= threshold ? keep : 0.f;
+      weights[r * kScoreStride + c] *= mixBits(row ^ uint32_t(t.firstKey + c)) >= threshold ? keep : 0.f;
   }
 }
 

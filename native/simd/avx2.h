@@ -49,6 +49,7 @@ GQA_INLINE Vec roundEven(Vec a) {
   constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
   return {_mm256_round_ps(a.lo, mode), _mm256_round_ps(a.hi, mode)};
 }
+constexpr bool kPow2Saturates = false;
 GQA_INLINE __m256 timesPow2(__m256 a, __m256 n) {
   const __m256i steps = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);  // 0 for NaN
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), steps));
@@ -71,6 +72,10 @@ GQA_INLINE __m256 whereByte(const uint8_t* bytes, __m256 yes, __m256 no) {
 }
 GQA_INLINE Vec whereByte(const uint8_t* bytes, Vec yes, Vec no) {
   return {whereByte(bytes, yes.lo, no.lo), whereByte(bytes + 8, yes.hi, no.hi)};
+}
+GQA_INLINE bool anyLess(Vec a, Vec b) {
+  const __m256 lo = _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ), hi = _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ);
+  return _mm256_movemask_ps(_mm256_or_ps(lo, hi)) != 0;
 }
 GQA_INLINE float reduceMax(Vec a) {
   const __m256 m = _mm256_max_ps(a.lo, a.hi);

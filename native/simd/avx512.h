@@ -31,6 +31,7 @@ GQA_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)
 GQA_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 GQA_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 GQA_INLINE Vec roundEven(Vec a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+constexpr bool kPow2Saturates = true;
 GQA_INLINE Vec timesPow2(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 GQA_INLINE Vec whereLess(Vec a, Vec b, Vec yes, Vec no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
@@ -42,6 +43,7 @@ GQA_INLINE Vec whereByte(const uint8_t* bytes, Vec yes, Vec no) {
   const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
   return {_mm512_mask_blend_ps(_mm_test_epi8_mask(b, b), no.v, yes.v)};
 }
+GQA_INLINE bool anyLess(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ) != 0; }
 GQA_INLINE float reduceMax(Vec a) { return _mm512_reduce_max_ps(a.v); }
 GQA_INLINE float reduceAdd(Vec a) { return _mm512_reduce_add_ps(a.v); }
 

@@ -46,6 +46,7 @@ GQA_INLINE Vec fma(Vec a, Vec b, Vec c) { GQA_EACH(vfmaq_f32(c.q[i], a.q[i], b.q
 GQA_INLINE Vec max(Vec a, Vec b) { GQA_EACH(vbslq_f32(vcgtq_f32(a.q[i], b.q[i]), a.q[i], b.q[i])); }
 GQA_INLINE Vec min(Vec a, Vec b) { GQA_EACH(vbslq_f32(vcltq_f32(a.q[i], b.q[i]), a.q[i], b.q[i])); }
 GQA_INLINE Vec roundEven(Vec a) { GQA_EACH(vrndnq_f32(a.q[i])); }
+constexpr bool kPow2Saturates = false;
 GQA_INLINE Vec timesPow2(Vec a, Vec n) {
   // vcvtnq gives 0 for NaN, so a NaN keeps its bits.
   GQA_EACH(vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a.q[i]), vshlq_n_s32(vcvtnq_s32_f32(n.q[i]), 23))));
@@ -69,6 +70,11 @@ GQA_INLINE Vec whereByte(const uint8_t* bytes, Vec yes, Vec no) {
   const int32x4_t wide[4] = {vmovl_s16(vget_low_s16(half[0])), vmovl_s16(vget_high_s16(half[0])),
                              vmovl_s16(vget_low_s16(half[1])), vmovl_s16(vget_high_s16(half[1]))};
   GQA_EACH(vbslq_f32(vreinterpretq_u32_s32(wide[i]), yes.q[i], no.q[i]));
+}
+GQA_INLINE bool anyLess(Vec a, Vec b) {
+  uint32x4_t any = vcltq_f32(a.q[0], b.q[0]);
+  for (int i = 1; i < 4; ++i) any = vorrq_u32(any, vcltq_f32(a.q[i], b.q[i]));
+  return vmaxvq_u32(any) != 0;
 }
 // Compare and select, not vmaxvq: a NaN lane must not hide the others' maximum.
 GQA_INLINE float reduceMax(Vec a) {

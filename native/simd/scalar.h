@@ -43,6 +43,8 @@ GQA_INLINE Vec roundEven(Vec a) {
   const float magic = 12582912.f;  // 1.5 * 2^23: its ulp is 1
   GQA_LANES((a.v[i] + magic) - magic);
 }
+// timesPow2 takes any n and ends in 0 and Infinity where the others need a normal result.
+constexpr bool kPow2Saturates = false;
 // a * 2^n for integral n with normal a and result.
 GQA_INLINE Vec timesPow2(Vec a, Vec n) {
   Vec r;
@@ -60,6 +62,12 @@ GQA_INLINE Vec whereLane(int64_t first, int64_t last, Vec yes, Vec no) {
 }
 // bytes[lane] != 0 ? yes : no; reads 16 bytes.
 GQA_INLINE Vec whereByte(const uint8_t* bytes, Vec yes, Vec no) { GQA_LANES(bytes[i] ? yes.v[i] : no.v[i]); }
+// a < b in some lane; false for NaN.
+GQA_INLINE bool anyLess(Vec a, Vec b) {
+  bool any = false;
+  for (int i = 0; i < kLanes; ++i) any |= a.v[i] < b.v[i];
+  return any;
+}
 GQA_INLINE float reduceMax(Vec a) {
   float m = a.v[0];
   for (int i = 1; i < kLanes; ++i) m = a.v[i] > m ? a.v[i] : m;

@@ -1,0 +1,109 @@
+// Where a task's keys and values come from: a block of the arena as it lies there, or rows of tensors packed into such a
+// block on the way in. Whatever the source, the products (products.h) see a KeyBlock.
+#pragma once
+
+namespace gqa {
+namespace {
+
+struct KeyRange {
+  int64_t first, last;
+  GQA_INLINE bool empty() const { return first >= last; }
+};
+
+GQA_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+GQA_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Keys within [first, last) that some row at positions [low, high] may see: one range, gaps between sinks and window
+// included where a block holds both.
+GQA_INLINE KeyRange visibleKeys(const AttendProblem& p, int64_t low, int64_t high, int64_t first, int64_t last) {
+  const int64_t end = p.causal ? least(last, high + 1) : last;
+  const int64_t windowBegin = most(first, low - p.window + 1), sinkEnd = least(end, p.sinkTokens);
+  if (first < sinkEnd) return {first, windowBegin < end ? end : sinkEnd};
+  return {windowBegin, end};
+}
+
+// True if every row at positions [low, high] sees every key of the range.
+GQA_INLINE bool allVisible(const AttendProblem& p, int64_t low, int64_t high, KeyRange keys) {
+  const bool past = !p.causal || keys.last <= low + 1;
+  return past && (keys.last <= p.sinkTokens || most(keys.first, p.sinkTokens) > high - p.window);
+}
+
+// One block of one KV head, ready for the microkernel.
+struct KeyBlock {
+  BlockLayout layout;
+  const char* k;
+  const char* v;
+  const char* next;  // the block after it where it should be prefetched, else null
+};
+
+// A task with its scratch laid out; see attendScratchFloats.
+struct AttendContext {
+  const AttendTask& task;
+  const AttendProblem& problem;
+  int64_t group, blockTokens;
+  int64_t queryStride;  // floats of a packed query row
+  bool plainScores;     // no feature touches scores before the softmax: log2 e is folded into the query
+  float* query;         // [rows][queryStride]
+  float* sums;          // [rows][16], lane sums of weights
+  float* scores;        // [kTileRows][kScoreStride]
+  float* weights;       // [kTileRows][kScoreStride]
+  float* factors;       // [kTileRows], the rescaling of each row
+  char* packed;         // one block in f32, where keys are tensors
+
+  GQA_INLINE int64_t position(int64_t row) const {
+    return (task.firstRow + row) / group + problem.keyTokens - problem.queryTokens;
+  }
+};
+
+GQA_INLINE BlockLayout tensorBlock(const AttendProblem& p) {
+  return {DType::f32, p.headDim, p.valueDim, kMaxBlockTokens};
+}
+
+// The block that starts at position `first`, straight from the arena.
+GQA_INLINE KeyBlock arenaBlock(const AttendContext& c, int64_t first) {
+  const ArenaView& arena = c.problem.arena;
+  const BlockLayout& layout = arena.layout;
+  const int64_t ordinal = first / c.blockTokens;
+  const char* block = arena.block(c.task.kvHead, c.problem.table.slot(ordinal));
+  const bool more = c.task.prefetch && first + c.blockTokens < c.task.lastKey;
+  const char* next = more ? arena.block(c.task.kvHead, c.problem.table.slot(ordinal + 1)) : nullptr;
+  return {layout, block, block + layout.valueOffset(), next};
+}
+
+GQA_INLINE void prefetchRow(const char* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) prefetchLine(row + i);
+}
+
+// Part `part` of `parts` of the rows that the block at `first` will be packed from. They lie a whole token apart, which
+// no hardware prefetch foresees; asked for between the tiles of the block before, memory works while those compute.
+GQA_INLINE void prefetchTensors(const AttendContext& c, int64_t first, int64_t part, int64_t parts) {
+  const AttendProblem& p = c.problem;
+  const int64_t tokens = least(c.blockTokens, c.task.lastKey - first), size = elementBytes(p.kvType);
+  if (tokens <= 0) return;
+  for (int64_t t = tokens * part / parts; t < tokens * (part + 1) / parts; ++t) {
+    const int64_t row = (c.task.batch * p.keyTokens + first + t) * p.kvHeads + c.task.kvHead;
+    prefetchRow(elementAt(p.k, p.kvType, row * p.headDim), p.headDim * size);
+    prefetchRow(elementAt(p.v, p.kvType, row * p.valueDim), p.valueDim * size);
+  }
+}
+
+// Keys [keys.first, keys.last) of tensors k and v packed as f32 panels of the block that starts at `first`.
+GQA_INLINE KeyBlock packedBlock(const AttendContext& c, int64_t first, KeyRange keys) {
+  const AttendProblem& p = c.problem;
+  const BlockLayout layout = tensorBlock(p);
+  const int64_t from = keys.first / kLanes * kLanes;  // panels start at a multiple of 16 tokens
+  for (int64_t j = from; j < keys.last; j += kLanes) {
+    const int64_t token = c.task.batch * p.keyTokens + j, tokens = lanesLeft(j, keys.last);
+    const int64_t keyStride = p.kvHeads * p.headDim, valueStride = p.kvHeads * p.valueDim;
+    const char* k = elementAt(p.k, p.kvType, token * keyStride + c.task.kvHead * p.headDim);
+    const char* v = elementAt(p.v, p.kvType, token * valueStride + c.task.kvHead * p.valueDim);
+    packVector(layout.keys(), c.packed, (j - first) / kLanes, p.kvType, k, keyStride, tokens);
+    for (int64_t t = 0; t < tokens; ++t)
+      packStep(layout.values(), c.packed + layout.valueOffset(), j - first + t, p.kvType,
+               elementAt(v, p.kvType, t * valueStride));
+  }
+  return {layout, c.packed, c.packed + layout.valueOffset(), nullptr};
+}
+
+}  // namespace
+}  // namespace gqa
