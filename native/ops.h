@@ -34,6 +34,7 @@ struct AttendProblem {
   Broadcast<float> bias;
   const float* alibiSlopes;
   const float* sinkLogits;
+  bool fast;       // q and weights may be rounded to bf16
   double dropout;  // probability, 0 for none
   uint32_t dropoutSeed;
 };

@@ -44,6 +44,7 @@ export class AttentionCall {
     alibiSlopes: null,
     sinkLogits: null,
     dropout: null,
+    precision: 'exact',
   };
   private out: Tensor<FloatDType> | null = null;
   private lse: Tensor<'f32'> | null = null;

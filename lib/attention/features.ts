@@ -2,13 +2,14 @@
 import type { AttendArgs, Broadcast } from '../backend/contract';
 import type { FloatDType, TypedArrayOf } from '../core/dtype';
 import { expectedError } from '../core/errors';
+import { requirePrecision } from '../core/precision';
 import type { Tensor } from '../core/tensor';
 import * as check from '../core/validate';
 import type { AttentionCall } from './call';
 
 const MAX_SEED = 2 ** 32 - 1;
 
-/** scale, softcap, dropout and the per-head vectors. */
+/** scale, softcap, dropout, precision and the per-head vectors. */
 export function fillFeatures(call: AttentionCall): void {
   const { args, options } = call;
   const { scale, softcap, alibiSlopes, sinkLogits, probability } = options;
@@ -20,6 +21,7 @@ export function fillFeatures(call: AttentionCall): void {
   args.sinkLogits =
     sinkLogits === undefined ? null : perHead(args, sinkLogits, 'options.sinkLogits');
   args.dropout = probability === undefined ? null : requireDropout(probability, options.seed);
+  args.precision = requirePrecision(options.precision ?? 'exact');
 }
 
 function requireSoftcap(value: unknown): number {

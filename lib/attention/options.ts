@@ -1,5 +1,6 @@
 /** The features of attention. B, Tq, Hq, D are q's dimensions, Tk the number of keys, Dv the size of a value. */
 import type { FloatDType } from '../core/dtype';
+import type { Precision } from '../core/precision';
 import type { Tensor } from '../core/tensor';
 import { requireBoolean, requireOptions } from '../core/validate';
 
@@ -26,6 +27,11 @@ export interface AttentionFeatures<R extends FloatDType = FloatDType> {
   out?: Tensor<R>;
   /** Training: each weight is zeroed with this probability, the others scaled by 1 / (1 - probability). */
   dropout?: { probability: number; seed: number };
+  /**
+   * 'exact', the default, keeps f32 accuracy for f32 and f16 queries. 'fast' may round such queries and the softmax
+   * weights to bf16 over bf16 keys and values, as is done for bf16 queries: errors up to those of a bf16 output.
+   */
+  precision?: Precision;
 }
 
 /** Options of a call whose result is the output tensor. */
@@ -62,6 +68,7 @@ export class OptionValues {
   out: unknown;
   probability: unknown;
   seed: unknown;
+  precision: unknown;
   returnLse = false;
 
   read(given: unknown): void {
@@ -69,7 +76,7 @@ export class OptionValues {
     requireOptions(given, 'options');
     const { causal, window, sinkTokens, mask, bias, alibiSlopes, sinkLogits } =
       given as AttentionFeatures;
-    const { scale, softcap, out, dropout } = given as AttentionFeatures;
+    const { scale, softcap, out, dropout, precision } = given as AttentionFeatures;
     const { returnLse = false } = given as { returnLse?: boolean };
     let probability: unknown;
     let seed: unknown;
@@ -91,6 +98,7 @@ export class OptionValues {
     this.out = out;
     this.probability = probability;
     this.seed = seed;
+    this.precision = precision;
   }
 
   clear(): void {
@@ -106,6 +114,7 @@ export class OptionValues {
     this.out = undefined;
     this.probability = undefined;
     this.seed = undefined;
+    this.precision = undefined;
     this.returnLse = false;
   }
 }

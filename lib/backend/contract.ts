@@ -5,6 +5,7 @@
  * Every array is row-major and starts at its first element; element type f16 and bf16 are Uint16Array bits.
  */
 import type { FloatData, FloatDType, WeightData, WeightDType } from '../core/dtype';
+import type { Precision } from '../core/precision';
 
 export interface BackendInfo {
   kind: 'native' | 'js';
@@ -115,6 +116,8 @@ export interface AttendArgs {
   sinkLogits: Float32Array | null;
   /** Attention dropout (training): each weight is zeroed with probability p, the others scaled by 1 / (1 - p). Null for none. */
   dropout: { probability: number; seed: number } | null;
+  /** 'fast': queries and weights may be rounded to bf16 where keys and values are. */
+  precision: Precision;
 }
 
 /**
@@ -149,12 +152,6 @@ export interface PackArgs {
   /** A multiple of 32 for blocks. */
   columns: number;
 }
-
-/**
- * 'exact': activations are f32. 'fast': they may be rounded where that is faster: to bf16 for bf16 weights, for blocks
- * to 8 bits with a scale per 32 of them.
- */
-export type Precision = 'exact' | 'fast';
 
 /** out[m,n] = sum_k x[m,k] W[n,k] + bias[n] */
 export interface LinearPart {

@@ -162,6 +162,7 @@ export class NativeBackend implements contract.Backend {
     const { kv, mask, bias, dropout } = args;
     let flags = 0;
     if (args.causal) flags |= AttendFlag.causal;
+    if (args.precision === 'fast') flags |= AttendFlag.fast;
     if (args.lse !== null) flags |= AttendFlag.lse;
     if (args.alibiSlopes !== null) flags |= AttendFlag.alibi;
     if (args.sinkLogits !== null) flags |= AttendFlag.sinkLogits;

@@ -3,7 +3,7 @@
  * property or an argument. native/binding/parameters.h has the same lists (test/unit/backend compares them); raise
  * VERSION in both when a list changes, so that an addon built from other lists is refused.
  */
-export const PARAMETER_VERSION = 2;
+export const PARAMETER_VERSION = 3;
 
 /** What a call leaves behind: a Status and, where an argument was refused, its position. */
 export const enum Result {
@@ -28,6 +28,7 @@ export const enum AttendFlag {
   bias = 16,
   alibi = 32,
   sinkLogits = 64,
+  fast = 128,
 }
 
 export const enum AttendSlot {

@@ -1,7 +1,8 @@
 /** loadModel: a checkpoint on disk becomes a Model, its weights in a worker thread. */
-import type { Precision } from '../backend/contract';
 import type { FloatDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
+import { requirePrecision } from '../core/precision';
+import type { Precision } from '../core/precision';
 import { describe, isFloatDType, requireInteger, requireOptions } from '../core/validate';
 import { openCheckpoint } from './checkpoint';
 import { Model } from './model';
@@ -71,12 +72,6 @@ async function orStop<T>(
     );
     throw error;
   }
-}
-
-function requirePrecision(precision: unknown): Precision {
-  if (precision === 'exact' || precision === 'fast') return precision;
-  const expected = "'exact' or 'fast'";
-  throw expectedError('INVALID_ARGUMENT', 'options.precision', expected, describe(precision));
 }
 
 function resolveCache(options: KvCacheSettings): CacheSettings {

@@ -2,7 +2,8 @@
  * What the main thread and the worker that holds a model say to each other. Jobs are answered in the order they come,
  * each by any number of `token` messages and then one `done` or `failed`.
  */
-import type { BackendInfo, Precision } from '../backend/contract';
+import type { BackendInfo } from '../backend/contract';
+import type { Precision } from '../core/precision';
 import { GqaError, type GqaErrorCode } from '../core/errors';
 import type { CacheSettings, FinishReason, GenerateJob, Score } from './runner';
 

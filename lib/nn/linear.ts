@@ -3,7 +3,8 @@
  * packed once for the backend; sums are f32.
  */
 import { getBackend } from '../backend';
-import type { Backend, LinearPart, PackedWeights, Precision } from '../backend/contract';
+import type { Backend, LinearPart, PackedWeights } from '../backend/contract';
+import type { Precision } from '../core/precision';
 import { DISPOSED } from '../core/storage';
 import { disposeSymbol, Tensor } from '../core/tensor';
 import { stateError } from '../core/validate';

@@ -6,7 +6,8 @@
  */
 import { attention } from '../attention';
 import { getBackend } from '../backend';
-import type { Backend, FusedLinearArgs, LinearPart, Precision } from '../backend/contract';
+import type { Backend, FusedLinearArgs, LinearPart } from '../backend/contract';
+import type { Precision } from '../core/precision';
 import { Tensor } from '../core/tensor';
 import type { KvSequence } from '../kv-cache/kv-cache';
 import { checkRoom } from './inputs';

@@ -74,6 +74,7 @@ int readProblem(Arguments& a, AttendProblem& p) {
   const int given = static_cast<int>(a.count(flags));
   readShape(a, p);
   p.causal = (given & attend_flag::causal) != 0;
+  p.fast = (given & attend_flag::fast) != 0;
   p.q = a.floats(kQ, p.qType, product(p.batch, p.queryTokens, p.heads, p.headDim));
   p.out = a.floats(kOut, p.outType, product(p.batch, p.queryTokens, p.heads, p.valueDim));
   if ((given & attend_flag::cache) != 0) {

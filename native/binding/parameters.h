@@ -4,7 +4,7 @@
 
 namespace gqa {
 
-constexpr int kParameterVersion = 2;
+constexpr int kParameterVersion = 3;
 constexpr int kParameterCount = 32;
 
 namespace result {
@@ -17,7 +17,7 @@ enum : int { ok, cancelled, outOfMemory, tooSmall, inconsistent };
 }
 
 namespace attend_flag {
-enum : int { cache = 1, causal = 2, lse = 4, mask = 8, bias = 16, alibi = 32, sinkLogits = 64 };
+enum : int { cache = 1, causal = 2, lse = 4, mask = 8, bias = 16, alibi = 32, sinkLogits = 64, fast = 128 };
 }
 
 namespace attend_slot {

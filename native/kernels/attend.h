@@ -1,5 +1,5 @@
 // Attention of a group: rows [rows of a tile] = (query, head of the group) against blocks of keys, online softmax.
-//   S = Q K^T (scale folded into Q), m' = max(m, S), P = 2^(S - m'), l' = l 2^(m - m') + sum P, O' = O 2^(m - m') + P V
+//   S = Q K^T, W = 2^(S - m), l += sum W, O += W V, the state (m, l, O) rescaled where m moves (softmax.h)
 // One pass over K and V serves every row of the task; decode and prefill differ only in how many rows there are.
 // Scores, sums and outputs are f32; K and V are f32, f16 or bf16 panels, packed on the way in where they are tensors.
 #pragma once
@@ -10,32 +10,46 @@ namespace {
 // Rows of a tile at most: its scores stay in L1 beside a panel of the block, which every sub-tile reads.
 constexpr int64_t kTileRows = 24;
 
+// Whether q and the weights are multiplied as bf16: the block is bf16 too, the CPU multiplies such pairs, and q is
+// exact in bf16 or the caller prefers speed.
+GQA_INLINE bool multipliesPairs(const AttendProblem& p) {
+  return kDotBf16 && p.kvType == DType::bf16 && (p.qType == DType::bf16 || p.fast);
+}
+
+GQA_INLINE int64_t queryStride(const AttendProblem& p) {
+  return multipliesPairs(p) ? roundUp(p.headDim, kLanes) / 2 : roundUp(p.headDim, 2);
+}
+
+// Scratch in floats: queries, lane sums, scores, weights twice, factors, and a block where keys are tensors.
 int64_t attendScratchFloats(const AttendProblem& p, int64_t rows) {
-  const int64_t packed = p.arena.base ? 0 : tensorBlock(p).bytes() / 4;
-  return roundUp(rows * roundUp(p.headDim, 2), kLanes) + rows * kLanes + 2 * kScoreStride * kTileRows +
+  const int64_t packed = p.arena.base ? 0 : tensorBlock(p, multipliesPairs(p)).bytes() / 4;
+  return roundUp(rows * queryStride(p), kLanes) + rows * kLanes + 5 * kScoreStride * kTileRows / 2 +
          roundUp(kTileRows, kLanes) + packed;
 }
 
 GQA_INLINE AttendContext makeContext(const AttendTask& task) {
   const AttendProblem& p = *task.problem;
-  const int64_t queryStride = roundUp(p.headDim, 2);
-  float* sums = task.scratch + roundUp(task.rows * queryStride, kLanes);
-  float* scores = sums + task.rows * kLanes;
-  float* weights = scores + kScoreStride * kTileRows;
-  float* factors = weights + kScoreStride * kTileRows;
   const bool plain = p.softcap == 0 && !p.bias.data && !p.alibiSlopes;
-  return {task,
-          p,
-          p.heads / p.kvHeads,
-          p.arena.base ? p.arena.layout.blockTokens : kMaxBlockTokens,
-          queryStride,
-          plain,
-          task.scratch,
-          sums,
-          scores,
-          weights,
-          factors,
-          reinterpret_cast<char*>(factors + roundUp(kTileRows, kLanes))};
+  AttendContext c = {task, p};
+  c.group = p.heads / p.kvHeads;
+  c.blockTokens = p.arena.base ? p.arena.layout.blockTokens : kMaxBlockTokens;
+  c.pairs = multipliesPairs(p);
+  c.queryStride = queryStride(p);
+  // Scaled by the softmax only where no score is touched in between, nor an -Infinity turned by a scale of 0 or less.
+  const float scale = plain ? p.scale * kLog2e : p.scale;
+  const bool exactQuery = c.pairs && p.qType == DType::bf16, late = exactQuery && plain && scale > 0;
+  c.queryScale = exactQuery ? 1 : scale;
+  c.scoreScale = exactQuery && !late ? scale : 1;
+  c.softmaxScale = late ? scale : 1;
+  c.plainScores = plain;
+  c.query = task.scratch;
+  c.sums = c.query + roundUp(task.rows * c.queryStride, kLanes);
+  c.scores = c.sums + task.rows * kLanes;
+  c.weights = c.scores + kScoreStride * kTileRows;
+  c.weightPairs = reinterpret_cast<uint16_t*>(c.weights + kScoreStride * kTileRows);
+  c.factors = c.weights + 3 * kScoreStride * kTileRows / 2;
+  c.packed = reinterpret_cast<char*>(c.factors + roundUp(kTileRows, kLanes));
+  return c;
 }
 
 // A token's rows of the group: the next token's lie too far off for the hardware's prefetch.
@@ -46,10 +60,10 @@ GQA_INLINE void prefetchQuery(const AttendContext& c, int64_t token) {
   prefetchRow(elementAt(p.q, p.qType, index), c.group * p.headDim * elementBytes(p.qType));
 }
 
-// query[row][d] = q[b, i, h, d] * scale, rows padded to an even width with zeros.
+// query[row][d] = q[b, i, h, d] * queryScale, as f32 or bf16, rows padded with zeros.
 GQA_INLINE void packQuery(const AttendContext& c) {
   const AttendProblem& p = c.problem;
-  const Vec scale = splat(c.plainScores ? p.scale * kLog2e : p.scale);
+  const Vec scale = splat(c.queryScale);
   for (int64_t r = 0; r < c.task.rows; ++r) {
     const int64_t row = c.task.firstRow + r, head = c.task.kvHead * c.group + row % c.group;
     const int64_t index = ((c.task.batch * p.queryTokens + row / c.group) * p.heads + head) * p.headDim;
@@ -57,9 +71,13 @@ GQA_INLINE void packQuery(const AttendContext& c) {
     if (row % c.group == 0) prefetchQuery(c, row / c.group + 1);
     for (int64_t d = 0; d < p.headDim; d += kLanes) {
       const int64_t n = lanesLeft(d, p.headDim);
-      storeFirst(to + d, n, mul(loadAs(p.qType, elementAt(p.q, p.qType, index + d), n), scale));
+      const Vec q = mul(loadAs(p.qType, elementAt(p.q, p.qType, index + d), n), scale);
+      if (c.pairs)
+        roundBf16(reinterpret_cast<uint16_t*>(to) + d, q);
+      else
+        storeFirst(to + d, n, q);
     }
-    if (c.queryStride > p.headDim) to[p.headDim] = 0;
+    if (!c.pairs && c.queryStride > p.headDim) to[p.headDim] = 0;
   }
 }
 
@@ -69,12 +87,13 @@ GQA_INLINE bool scoreTile(const AttendContext& c, const KeyBlock& b, const Score
   const AttendProblem& p = c.problem;
   if (p.mask.data && maskHidesAll(t, keys.first - t.firstKey, keys.last - t.firstKey)) return false;
   scoreProduct(c, b, t, tileRow);
+  if (c.scoreScale != 1) multiplyScores(t, c.scoreScale);
   if (p.softcap > 0) applySoftcap(t);
   if (p.alibiSlopes) applyAlibi(t);
   if (p.bias.data) applyBias(t);
   if (p.mask.data) applyMask(t);
   if (bounded) applyBounds(t, keys.first, keys.last);
-  if (!c.plainScores) toLog2(t);
+  if (!c.plainScores) multiplyScores(t, kLog2e);
   return true;
 }
 
@@ -99,15 +118,18 @@ GQA_INLINE void attendTile(const AttendContext& c, const KeyBlock& b, int64_t fi
                        roundUp(hi, kLanes)};
   const bool someHidden = !allVisible(p, low, high, keys);
   if (!scoreTile(c, b, t, tileRow, keys, someHidden || lo > t.firstColumn || hi < t.lastColumn)) return;
-  const float* factors =
-      softmaxTile(t, task.states.max + tileRow, c.sums + tileRow * kLanes, c.weights, c.factors) ? c.factors : nullptr;
+  const RowBases bases = {task.states.max + tileRow, c.sums + tileRow * kLanes, c.factors};
+  const float* factors = softmaxTile(t, c.softmaxScale, bases, c.weights) ? c.factors : nullptr;
   if (p.dropout > 0) applyDropout(t, c.weights);
 
   float* out = task.states.out + tileRow * task.states.stride;
-  if ((someHidden || p.mask.data || p.bias.data) && !valuesFinite(b, lo, hi))
+  const int64_t pair = c.pairs ? 2 : 1;  // keys that are multiplied together
+  const bool partial = lo % pair != 0 || hi % pair != 0;
+  if ((someHidden || partial || p.mask.data || p.bias.data) && !valuesFinite(b, lo / pair * pair, roundUp(hi, pair)))
     return valueProductGuarded(c, b, t, out, lo, hi);
   const char* ahead = tileRow == 0 && b.next ? b.next + b.layout.valueOffset() : nullptr;
-  valueProduct(c, b, c.weights, rows, lo, hi, out, factors, ahead);
+  if (c.pairs) return valuePairsProduct(c, b, t, lo / 2 * 2, roundUp(hi, 2), out, factors, ahead);
+  valueProduct(c, b, {c.weights, kScoreStride, false}, rows, lo, hi, out, factors, ahead);
 }
 
 void attendTask(const AttendTask& task) {

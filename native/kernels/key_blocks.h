@@ -1,5 +1,5 @@
-// Where a task's keys and values come from: a block of the arena as it lies there, or rows of tensors packed into such a
-// block on the way in. Whatever the source, the products (products.h) see a KeyBlock.
+// Where a task's keys and values come from: a block of the arena as it lies there, or rows of tensors packed into such
+// a block on the way in. Whatever the source, the products (products.h) see a KeyBlock.
 #pragma once
 
 namespace gqa {
@@ -36,27 +36,31 @@ struct KeyBlock {
   const char* next;  // the block after it where it should be prefetched, else null
 };
 
-// A task with its scratch laid out; see attendScratchFloats.
+// A task with its scratch laid out; see makeContext.
 struct AttendContext {
   const AttendTask& task;
   const AttendProblem& problem;
-  int64_t group, blockTokens;
-  int64_t queryStride;  // floats of a packed query row
-  bool plainScores;     // no feature touches scores before the softmax: log2 e is folded into the query
-  float* query;         // [rows][queryStride]
-  float* sums;          // [rows][16], lane sums of weights
-  float* scores;        // [kTileRows][kScoreStride]
-  float* weights;       // [kTileRows][kScoreStride]
-  float* factors;       // [kTileRows], the rescaling of each row
-  char* packed;         // one block in f32, where keys are tensors
+  int64_t group = 0, blockTokens = 0;
+  bool pairs = false;        // q and weights are bf16, else f32
+  int64_t queryStride = 0;   // 4-byte words of a packed query row
+  bool plainScores = false;  // no feature touches scores before the softmax: log2 e is part of the scale
+  // The scale, wherever it goes: into the query, over the scores before any feature, or into the softmax; else 1.
+  float queryScale = 1, scoreScale = 1, softmaxScale = 1;
+  float* query = nullptr;           // [rows][queryStride], f32 or bf16
+  float* sums = nullptr;            // [rows][16], lane sums of weights
+  float* scores = nullptr;          // [kTileRows][kScoreStride]
+  float* weights = nullptr;         // [kTileRows][kScoreStride]
+  uint16_t* weightPairs = nullptr;  // [kTileRows][kScoreStride], as bf16
+  float* factors = nullptr;         // [kTileRows], the rescaling of each row
+  char* packed = nullptr;           // one block, where keys are tensors
 
   GQA_INLINE int64_t position(int64_t row) const {
     return (task.firstRow + row) / group + problem.keyTokens - problem.queryTokens;
   }
 };
 
-GQA_INLINE BlockLayout tensorBlock(const AttendProblem& p) {
-  return {DType::f32, p.headDim, p.valueDim, kMaxBlockTokens};
+GQA_INLINE BlockLayout tensorBlock(const AttendProblem& p, bool pairs) {
+  return {pairs ? DType::bf16 : DType::f32, p.headDim, p.valueDim, kMaxBlockTokens};
 }
 
 // The block that starts at position `first`, straight from the arena.
@@ -87,10 +91,10 @@ GQA_INLINE void prefetchTensors(const AttendContext& c, int64_t first, int64_t p
   }
 }
 
-// Keys [keys.first, keys.last) of tensors k and v packed as f32 panels of the block that starts at `first`.
+// Keys [keys.first, keys.last) of tensors k and v packed as panels of the block that starts at `first`.
 GQA_INLINE KeyBlock packedBlock(const AttendContext& c, int64_t first, KeyRange keys) {
   const AttendProblem& p = c.problem;
-  const BlockLayout layout = tensorBlock(p);
+  const BlockLayout layout = tensorBlock(p, c.pairs);
   const int64_t from = keys.first / kLanes * kLanes;  // panels start at a multiple of 16 tokens
   for (int64_t j = from; j < keys.last; j += kLanes) {
     const int64_t token = c.task.batch * p.keyTokens + j, tokens = lanesLeft(j, keys.last);
@@ -98,9 +102,7 @@ GQA_INLINE KeyBlock packedBlock(const AttendContext& c, int64_t first, KeyRange 
     const char* k = elementAt(p.k, p.kvType, token * keyStride + c.task.kvHead * p.headDim);
     const char* v = elementAt(p.v, p.kvType, token * valueStride + c.task.kvHead * p.valueDim);
     packVector(layout.keys(), c.packed, (j - first) / kLanes, p.kvType, k, keyStride, tokens);
-    for (int64_t t = 0; t < tokens; ++t)
-      packStep(layout.values(), c.packed + layout.valueOffset(), j - first + t, p.kvType,
-               elementAt(v, p.kvType, t * valueStride));
+    packSteps(layout.values(), c.packed + layout.valueOffset(), j - first, p.kvType, v, valueStride, tokens);
   }
   return {layout, c.packed, c.packed + layout.valueOffset(), nullptr};
 }

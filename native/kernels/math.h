@@ -10,7 +10,8 @@ constexpr float kLn2 = 0.69314718055994531f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // 2^x: x = n + f with |f| <= 1/2, a polynomial for 2^f that is exactly 1 at 0, then an exponent add. Below -125 the
-// result is 0, which keeps denormals out of every multiplier, above 127 at least 2^127; exp2(-Infinity) = 0, NaN stays NaN.
+// result is 0, which keeps denormals out of every multiplier, above 127 at least 2^127; exp2(-Infinity) = 0, NaN stays
+// NaN.
 GQA_INLINE Vec exp2(Vec x) {
   const Vec lowest = splat(-125.f);
   const Vec bounded = kPow2Saturates ? x : min(splat(127.f), max(lowest, x));

@@ -17,15 +17,30 @@ GQA_INLINE void packRow(const PanelLayout& layout, char* base, int64_t v, int64_
   for (int64_t i = 0; i < kLanes; ++i) to[2 * i] = bits[i];
 }
 
+// Whole 32 steps of vector v from 16 rows of bf16: pairs move as words. Returns how many steps that were.
+GQA_INLINE int64_t packPairs(const PanelLayout& layout, char* base, int64_t v, const char* src, int64_t stride) {
+  alignas(64) float tile[kLanes * kLanes];
+  char* row = base + layout.vectorOffset(v);
+  int64_t l = 0;
+  for (; l + 2 * kLanes <= layout.steps; l += 2 * kLanes) {
+    transpose16(reinterpret_cast<const float*>(src + 2 * l), stride / 2, tile);
+    for (int64_t i = 0; i < kLanes; ++i, row += layout.rowBytes(v))
+      store(reinterpret_cast<float*>(row), load(tile + i * kLanes));
+  }
+  return l;
+}
+
 // Vector v from `lanes` <= 16 rows (tokens or output features) that lie `stride` elements apart.
 GQA_INLINE void packVector(const PanelLayout& layout, char* base, int64_t v, DType from, const char* src,
                            int64_t stride, int64_t lanes) {
   alignas(64) float tile[kLanes * kLanes];
-  for (int64_t l = 0; l < layout.steps; l += kLanes) {
+  const bool pairs = from == DType::bf16 && layout.dtype == DType::bf16 && lanes == kLanes && stride % 2 == 0;
+  for (int64_t l = pairs ? packPairs(layout, base, v, src, stride) : 0; l < layout.steps; l += kLanes) {
     const int64_t n = lanesLeft(l, layout.steps);
     transposeAs(from, elementAt(src, from, l), stride, lanes, n, tile);
     for (int64_t i = 0; i < n; ++i) packRow(layout, base, v, l + i, load(tile + i * kLanes));
   }
+  if (layout.paddedSteps() > layout.steps) packRow(layout, base, v, layout.steps, zero());
 }
 
 // One lane of every row: a single token's key.
@@ -58,6 +73,39 @@ GQA_INLINE void packStep(const PanelLayout& layout, char* base, int64_t step, DT
     packRow(layout, base, v, step, loadAs(from, elementAt(src, from, v * kLanes), lanesLeft(v * kLanes, layout.lanes)));
 }
 
+// to[2 i] = a[i], to[2 i + 1] = b[i].
+GQA_INLINE void zipHalves(const uint16_t* a, const uint16_t* b, uint16_t* to) {
+  uint16_t pairs[2 * kLanes];
+  for (int64_t i = 0; i < kLanes; ++i) {
+    pairs[2 * i] = a[i];
+    pairs[2 * i + 1] = b[i];
+  }
+  std::memcpy(to, pairs, sizeof pairs);
+}
+
+// Steps [step, step + steps) of every vector from rows of bf16, two rows at a time; `step` is even, and what completes
+// the last pair is zero.
+GQA_INLINE void packStepPairs(const PanelLayout& layout, char* base, int64_t step, const char* src, int64_t stride,
+                              int64_t steps) {
+  for (int64_t s = 0; s < steps; s += 2)
+    for (int64_t v = 0; v < layout.vectors(); ++v) {
+      const int64_t n = lanesLeft(v * kLanes, layout.lanes);
+      const char* first = src + 2 * (s * stride + v * kLanes);
+      uint16_t rows[2][kLanes] = {};
+      std::memcpy(rows[0], first, size_t(n) * 2);
+      if (s + 1 < steps) std::memcpy(rows[1], first + 2 * stride, size_t(n) * 2);
+      char* to = base + layout.vectorOffset(v) + (step + s) / 2 * layout.rowBytes(v);
+      zipHalves(rows[0], rows[1], reinterpret_cast<uint16_t*>(to));
+    }
+}
+
+// Steps [step, step + steps) of every vector, `step` a multiple of 16, from rows that lie `stride` elements apart.
+GQA_INLINE void packSteps(const PanelLayout& layout, char* base, int64_t step, DType from, const char* src,
+                          int64_t stride, int64_t steps) {
+  if (from == DType::bf16 && layout.dtype == DType::bf16) return packStepPairs(layout, base, step, src, stride, steps);
+  for (int64_t s = 0; s < steps; ++s) packStep(layout, base, step + s, from, elementAt(src, from, s * stride));
+}
+
 // A KV head's part of an append: rows [from, from + count) of k and v to positions position, position + 1, ...
 void storeTokens(const StoreProblem& p, int64_t kvHead) {
   const BlockLayout& layout = p.arena.layout;
@@ -69,14 +117,14 @@ void storeTokens(const StoreProblem& p, int64_t kvHead) {
     const char* v = elementAt(p.v, p.type, (p.from + i) * valueStride + kvHead * layout.valueDim);
 
     const bool wholeVector = slot % kLanes == 0 && p.count - i >= kLanes;
-    const int64_t tokens = wholeVector ? kLanes : 1;
-    if (wholeVector)
+    if (wholeVector) {
       packVector(layout.keys(), block, slot / kLanes, p.type, k, keyStride, kLanes);
-    else
+      packSteps(layout.values(), block + layout.valueOffset(), slot, p.type, v, valueStride, kLanes);
+    } else {
       packLane(layout.keys(), block, slot, p.type, k);
-    for (int64_t t = 0; t < tokens; ++t)
-      packStep(layout.values(), block + layout.valueOffset(), slot + t, p.type, elementAt(v, p.type, t * valueStride));
-    i += tokens;
+      packStep(layout.values(), block + layout.valueOffset(), slot, p.type, v);
+    }
+    i += wholeVector ? kLanes : 1;
   }
 }
 

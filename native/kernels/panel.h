@@ -13,18 +13,27 @@ constexpr bool kWholeRows = kAccumulators >= kMaxTileRows * (kPanelLanes / kLane
 // How a panel's elements become lanes. kStep contraction steps share a row of 16 lanes.
 struct PanelF32 {
   static constexpr int kStep = 1, kVectorBytes = 64;
+  static constexpr bool kPairsA = false;
   GQA_INLINE static Vec first(const char* row) { return load(reinterpret_cast<const float*>(row)); }
   GQA_INLINE static Vec second(const char* row) { return first(row); }
 };
 struct PanelF16 {
   static constexpr int kStep = 1, kVectorBytes = 32;
+  static constexpr bool kPairsA = false;
   GQA_INLINE static Vec first(const char* row) { return loadF16(reinterpret_cast<const uint16_t*>(row)); }
   GQA_INLINE static Vec second(const char* row) { return first(row); }
 };
 struct PanelBf16 {
   static constexpr int kStep = 2, kVectorBytes = 64;
+  static constexpr bool kPairsA = false;
   GQA_INLINE static Vec first(const char* row) { return loadBf16Even(reinterpret_cast<const uint16_t*>(row)); }
   GQA_INLINE static Vec second(const char* row) { return loadBf16Odd(reinterpret_cast<const uint16_t*>(row)); }
+};
+
+// A is in bf16 too: one instruction multiplies its pairs with B's.
+struct PanelBf16Pairs {
+  static constexpr int kStep = 2, kVectorBytes = 64;
+  static constexpr bool kPairsA = true;
 };
 
 // Memory to be prefetched while a panel is walked, as large as the panel and cut into substreams: what lets a core read
@@ -38,16 +47,17 @@ struct Ahead {
 enum class Start { zero, given, scaled };
 
 struct PanelArgs {
-  const float* a;
-  int64_t aStride;
+  const void* a;    // f32 or bf16
+  int64_t aStride;  // between rows of A, in 4-byte words
   const char* b;
   int64_t rowBytes;  // between rows of B
   int64_t l0, l1;
   float* c;
-  int64_t cStride;     // floats between rows of C; its vectors are neighbours
+  int64_t cStride;  // floats between rows of C; its vectors are neighbours
   Start start;
   const float* scale;  // [rows], where C starts scaled
   Ahead ahead;
+  bool pairs = false;  // A is bf16, as B is, and l0 and l1 are even; else it is f32
 };
 
 // Two for every line of a row.
@@ -60,6 +70,20 @@ struct Accumulators {
   Vec at[R][V];
 };
 
+// Steps l and l + 1 of a bf16 A.
+template <class P, int R, int V>
+GQA_INLINE void accumulatePairs(Accumulators<R, V>& acc, const PanelArgs& t, const char* row, int64_t l) {
+  IVec b[V];
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) b[v] = loadI(row + v * P::kVectorBytes);
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) {
+    const IVec a = splatI(static_cast<const int32_t*>(t.a)[r * t.aStride + l / 2]);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) acc.at[r][v] = dotBf16(acc.at[r][v], a, b[v]);
+  }
+}
+
 template <class P, int R, int V, bool kSecond>
 GQA_INLINE void accumulate(Accumulators<R, V>& acc, const PanelArgs& t, const char* row, int64_t l) {
   Vec b[V];
@@ -68,14 +92,15 @@ GQA_INLINE void accumulate(Accumulators<R, V>& acc, const PanelArgs& t, const ch
     b[v] = kSecond ? P::second(row + v * P::kVectorBytes) : P::first(row + v * P::kVectorBytes);
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
-    const Vec a = splat(t.a[r * t.aStride + l]);
+    const Vec a = splat(static_cast<const float*>(t.a)[r * t.aStride + l]);
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) acc.at[r][v] = fma(a, b[v], acc.at[r][v]);
   }
 }
 
-// V vectors of C from vector `first` of the rows of B on. Its own function, so that every tile's registers are allocated
-// on their own; the arguments are shared by all tiles, because copies of what was just written stall the pipeline.
+// V vectors of C from vector `first` of the rows of B on. Its own function, so that every tile's registers are
+// allocated on their own; the arguments are shared by all tiles, because copies of what was just written stall the
+// pipeline.
 template <class P, int R, int V>
 GQA_NOINLINE void panelTile(const PanelArgs& t, int64_t first) {
   float* c = t.c + first * kLanes;
@@ -90,11 +115,12 @@ GQA_NOINLINE void panelTile(const PanelArgs& t, int64_t first) {
 
   int64_t l = t.l0;
   const char* row = t.b + l / P::kStep * t.rowBytes + first * P::kVectorBytes;
-  if (P::kStep == 2 && (l & 1) && l < t.l1) {  // a run that starts inside a pair must not touch the pair's first half
-    accumulate<P, R, V, true>(acc, t, row, l);
-    row += t.rowBytes;
-    ++l;
-  }
+  if constexpr (P::kStep == 2 && !P::kPairsA)
+    if ((l & 1) && l < t.l1) {  // a run that starts inside a pair must not touch the pair's first half
+      accumulate<P, R, V, true>(acc, t, row, l);
+      row += t.rowBytes;
+      ++l;
+    }
   // Successive lines of a pair of rows go to substreams of their own, each of which moves on by a line every two rows.
   constexpr int kLineVectors = 64 / P::kVectorBytes;
   const int64_t substream = substreamBytes(t);
@@ -109,10 +135,15 @@ GQA_NOINLINE void panelTile(const PanelArgs& t, int64_t first) {
       other = ahead + 64;
       ahead = next;
     }
-    accumulate<P, R, V, false>(acc, t, row, l);
-    if (P::kStep == 2) accumulate<P, R, V, true>(acc, t, row, l + 1);
+    if constexpr (P::kPairsA) {
+      accumulatePairs<P>(acc, t, row, l);
+    } else {
+      accumulate<P, R, V, false>(acc, t, row, l);
+      if (P::kStep == 2) accumulate<P, R, V, true>(acc, t, row, l + 1);
+    }
   }
-  if (l < t.l1) accumulate<P, R, V, false>(acc, t, row, l);
+  if constexpr (!P::kPairsA)
+    if (l < t.l1) accumulate<P, R, V, false>(acc, t, row, l);
 
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r)
@@ -156,6 +187,8 @@ void panelProduct(const PanelArgs& t, int64_t rows, int64_t vectors) {
 
 // C[rows][vectors * 16] as above, within one panel; 1 <= rows <= kMaxTileRows.
 GQA_INLINE void panelProduct(DType type, const PanelArgs& t, int64_t rows, int64_t vectors) {
+  if constexpr (kDotBf16)
+    if (t.pairs) return panelProduct<PanelBf16Pairs>(t, rows, vectors);
   if (type == DType::f32) return panelProduct<PanelF32>(t, rows, vectors);
   if (type == DType::f16) return panelProduct<PanelF16>(t, rows, vectors);
   panelProduct<PanelBf16>(t, rows, vectors);

@@ -25,7 +25,8 @@ GQA_INLINE void scoreProduct(const AttendContext& c, const KeyBlock& b, const Sc
                     kScoreStride,
                     Start::zero,
                     nullptr,
-                    {tileRow == 0 ? b.next : nullptr, k.bytes()}};
+                    {tileRow == 0 ? b.next : nullptr, k.bytes()},
+                    c.pairs};
   for (int64_t r = 0, n; r < t.rows; r += n) {
     n = subTile(t.rows - r);
     args.a = c.query + (tileRow + r) * c.queryStride;
@@ -35,26 +36,44 @@ GQA_INLINE void scoreProduct(const AttendContext& c, const KeyBlock& b, const Sc
   }
 }
 
+// Rows of weights: f32, or bf16 in pairs; `stride` in 4-byte words.
+struct WeightRows {
+  const void* base;
+  int64_t stride;
+  bool pairs;
+};
+
 // O = O * factors + W V over columns [lo, hi); no factors: O += W V.
-GQA_INLINE void valueProduct(const AttendContext& c, const KeyBlock& b, const float* weights, int64_t rows, int64_t lo,
+GQA_INLINE void valueProduct(const AttendContext& c, const KeyBlock& b, const WeightRows& w, int64_t rows, int64_t lo,
                              int64_t hi, float* out, const float* factors, const char* ahead) {
   const PanelLayout v = b.layout.values();
+  const int64_t stride = c.task.states.stride;
   for (int64_t r = 0, n; r < rows; r += n) {
     n = subTile(rows - r);
     panelsProduct(v, b.v,
-                  {weights + r * kScoreStride,
-                   kScoreStride,
+                  {static_cast<const char*>(w.base) + r * w.stride * 4,
+                   w.stride,
                    nullptr,
                    0,
                    lo,
                    hi,
-                   out + r * c.task.states.stride,
-                   c.task.states.stride,
+                   out + r * stride,
+                   stride,
                    factors ? Start::scaled : Start::given,
                    factors ? factors + r : nullptr,
-                   {r == 0 ? ahead : nullptr, 0}},
+                   {r == 0 ? ahead : nullptr, 0},
+                   w.pairs},
                   n, 0, v.vectors());
   }
+}
+
+// The same for all rows of the tile with weights rounded to bf16; lo and hi are even.
+GQA_INLINE void valuePairsProduct(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, int64_t lo, int64_t hi,
+                                  float* out, const float* factors, const char* ahead) {
+  for (int64_t r = 0; r < t.rows * kScoreStride; r += kScoreStride)
+    for (int64_t i = r + t.firstColumn; i < r + t.lastColumn; i += kLanes)
+      roundBf16(c.weightPairs + i, load(c.weights + i));
+  valueProduct(c, b, {c.weightPairs, kScoreStride / 2, true}, t.rows, lo, hi, out, factors, ahead);
 }
 
 // False if a value of columns [lo, hi) is NaN or Infinity: v * 0 is then NaN.
@@ -75,7 +94,7 @@ GQA_INLINE bool valuesFinite(const KeyBlock& b, int64_t lo, int64_t hi) {
 GQA_INLINE void valueProductGuarded(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, float* out,
                                     int64_t lo, int64_t hi) {
   for (int64_t r = 0; r < t.rows; ++r) {
-    const float* weights = c.weights + r * kScoreStride;
+    const WeightRows weights = {c.weights + r * kScoreStride, kScoreStride, false};
     float* row = out + r * c.task.states.stride;
     valueProduct(c, b, weights, 1, lo, lo, row, c.factors + r, nullptr);  // an empty run: the rescaling alone
     for (int64_t l = lo; l < hi; ++l)

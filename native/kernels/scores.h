@@ -115,10 +115,10 @@ GQA_INLINE void applyBounds(const ScoreTile& t, int64_t firstKey, int64_t lastKe
   }
 }
 
-GQA_INLINE void toLog2(const ScoreTile& t) {
+GQA_INLINE void multiplyScores(const ScoreTile& t, float factor) {
   for (int64_t r = 0; r < t.rows; ++r)
     for (int64_t c = t.firstColumn; c < t.lastColumn; c += kLanes)
-      store(t.row(r) + c, mul(load(t.row(r) + c), splat(kLog2e)));
+      store(t.row(r) + c, mul(load(t.row(r) + c), splat(factor)));
 }
 
 GQA_INLINE uint32_t mixBits(uint32_t x) {  // the finaliser of murmur3

@@ -1,9 +1,9 @@
 // Scores of a tile to weights: W = 2^(S - m), l += sum W, both relative to a base m of each row.
 //
 // m need not be the maximum: any m that no score passes by far gives the same quotient o / l. So a row takes the true
-// maximum of the first keys it sees and keeps it; only where a weight passes 2^kDrift is m raised to the new maximum and
-// what was summed so far rescaled. That spares most blocks the pass for the maximum and the rescaling of O. Sums stay in
-// 16 lanes per row until the task ends.
+// maximum of the first keys it sees and keeps it; only where a weight passes 2^kDrift is m raised to the new maximum
+// and what was summed so far rescaled. That spares most blocks the pass for the maximum and the rescaling of O. Sums
+// stay in 16 lanes per row until the task ends.
 #pragma once
 
 namespace gqa {
@@ -13,13 +13,20 @@ namespace {
 // relative precision whatever the scale.
 constexpr float kDrift = 65536.f;  // 2^16
 
+// What a tile's rows are measured from.
+struct RowBases {
+  float* base;     // [rows], -Infinity for a row that has seen no key
+  float* sums;     // [rows][16]
+  float* factors;  // [rows], out: 2^(old - new base)
+};
+
 // Weights of a row relative to `base`, their lane sums returned.
-GQA_INLINE Vec rowWeights(const ScoreTile& t, int64_t r, float base, float* weights) {
+GQA_INLINE Vec rowWeights(const ScoreTile& t, int64_t r, float scale, float base, float* weights) {
   const float* s = t.row(r);
-  const Vec shift = splat(base);
+  const Vec factor = splat(scale), shift = splat(-base);
   Vec total = zero();
   for (int64_t i = t.firstColumn; i < t.lastColumn; i += kLanes) {
-    const Vec w = exp2(sub(load(s + i), shift));
+    const Vec w = exp2(fma(load(s + i), factor, shift));
     total = add(total, w);
     store(weights + i, w);
   }
@@ -33,26 +40,26 @@ GQA_INLINE float rowMax(const ScoreTile& t, int64_t r) {
   return reduceMax(m);
 }
 
-// Weights of every row and their part of the sums. False if no row's base moved; else factors[r] = 2^(old - new base)
-// is what the row's output is to be multiplied by, its sums already being so.
-GQA_INLINE bool softmaxTile(const ScoreTile& t, float* bases, float* sums, float* weights, float* factors) {
+// Weights of every row, of scores times `scale` > 0, and their part of the sums. False if no row's base moved; else
+// each row's output is to be multiplied by its factor, as its sums already are.
+GQA_INLINE bool softmaxTile(const ScoreTile& t, float scale, const RowBases& rows, float* weights) {
   bool moved = false;
   for (int64_t r = 0; r < t.rows; ++r) {
     float* w = weights + r * kScoreStride;
-    float* lanes = sums + r * kLanes;
-    factors[r] = 1;
-    if (bases[r] != -kInfinity) {
-      const Vec total = rowWeights(t, r, bases[r], w);
+    float* sums = rows.sums + r * kLanes;
+    rows.factors[r] = 1;
+    if (rows.base[r] != -kInfinity) {
+      const Vec total = rowWeights(t, r, scale, rows.base[r], w);
       if (!anyLess(splat(kDrift), total)) {
-        store(lanes, add(load(lanes), total));
+        store(sums, add(load(sums), total));
         continue;
       }
     }
-    const float highest = rowMax(t, r), before = bases[r];
-    bases[r] = before > highest ? before : highest;
-    const float base = softmaxBase(bases[r]);
-    factors[r] = exp2One(before - base);
-    store(lanes, fma(load(lanes), splat(factors[r]), rowWeights(t, r, base, w)));
+    const float highest = rowMax(t, r) * scale, before = rows.base[r];
+    rows.base[r] = before > highest ? before : highest;
+    const float base = softmaxBase(rows.base[r]);
+    rows.factors[r] = exp2One(before - base);
+    store(sums, fma(load(sums), splat(rows.factors[r]), rowWeights(t, r, scale, base, w)));
     moved = true;
   }
   return moved;

@@ -118,9 +118,13 @@ GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) {
 #endif
 #if defined(__AVX512BF16__)
 constexpr bool kDotBf16 = true;
+GQA_INLINE void roundBf16(uint16_t* p, Vec a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), __m256i(_mm512_cvtneps_pbh(a.v)));
+}
 GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) { return {_mm512_dpbf16_ps(acc.v, __m512bh(a.v), __m512bh(b.v))}; }
 #else
 constexpr bool kDotBf16 = false;
+GQA_INLINE void roundBf16(uint16_t* p, Vec a) { storeBf16(p, a); }
 GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
   const __m512i high = _mm512_set1_epi32(int(0xffff0000u));
   const Vec even =

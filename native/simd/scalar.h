@@ -156,8 +156,10 @@ GQA_INLINE void storeI16(int16_t* p, Vec a) {
 GQA_INLINE void storeI8(int8_t* p, Vec a) {
   for (int i = 0; i < kLanes; ++i) p[i] = int8_t(roundEven(a).v[i]);
 }
-// acc + the products of bf16 pairs; worth its while where kDotBf16 is true.
+// acc + the products of bf16 pairs; worth its while where kDotBf16 is true. Denormals may count as zeros there, and
+// roundBf16, which is storeBf16 otherwise, may make zeros of them.
 constexpr bool kDotBf16 = false;
+GQA_INLINE void roundBf16(uint16_t* p, Vec a) { storeBf16(p, a); }
 GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
   GQA_LANES(acc.v[i] + bf16ToF32(uint16_t(a.v[i])) * bf16ToF32(uint16_t(b.v[i])) +
             bf16ToF32(uint16_t(uint32_t(a.v[i]) >> 16)) * bf16ToF32(uint16_t(uint32_t(b.v[i]) >> 16)));

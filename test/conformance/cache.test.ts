@@ -191,3 +191,15 @@ test.each(DTYPES)('a cache of %s, queries and tokens of every dtype', (dtype) =>
     for (const queries of [1, 5, 40]) sequence.check(0, queries, 3, {}, tokens);
   }
 });
+
+test.each(DTYPES)('precision fast over a cache of %s', (dtype) => {
+  for (const queryDtype of DTYPES) {
+    const { sequence } = open({ layers: 1, kvHeads: 2, headDim: 40, dtype, window: 150 }, 200, 13);
+    sequence.append(190);
+    for (const queries of [1, 7, 40]) {
+      for (const options of [{}, { features: true }, { softcap: 5, window: 33 }]) {
+        sequence.check(0, queries, 5, { ...options, precision: 'fast' }, queryDtype);
+      }
+    }
+  }
+});

@@ -158,6 +158,18 @@ describe.each(DTYPES)('%s', (dtype) => {
     }
   });
 
+  test('scores that rise or fall by hundreds from key to key', () => {
+    for (const c of [prefill, decode]) {
+      for (const step of [0.5, 15, 200, -0.5, -15, -200]) {
+        const inputs = attentionInputs({ ...c, bias: 'plain' });
+        const bias = inputs.options.bias!.data;
+        for (let i = 0; i < bias.length; i++) bias[i] = (i % c.keyTokens) * step;
+        inputs.oracle.bias = { data: Array.from(bias), batch: 1, heads: 1 };
+        compareWithOracle(`step ${step}`, run(inputs), attentionOracle(inputs.oracle), dtype);
+      }
+    }
+  });
+
   test('NaN in the bias of a visible key makes the row NaN', () => {
     const inputs = attentionInputs({ ...prefill, bias: 'plain' });
     const bias = inputs.options.bias!.data;

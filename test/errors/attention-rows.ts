@@ -143,6 +143,12 @@ export const ATTENTION: Row[] = [
     'more KV heads than query heads',
     () => attention(q(), zeros(1, 3, 8, 8), zeros(1, 3, 8, 8)),
   ],
+  [
+    'INVALID_ARGUMENT',
+    'options.precision',
+    'an unknown precision',
+    withOptions({ precision: 'low' }),
+  ],
   ['NON_FINITE', 'options.scale', 'scale NaN', withOptions({ scale: NaN })],
   ['NON_FINITE', 'options.scale', 'an infinite scale', withOptions({ scale: -Infinity })],
   ['NON_FINITE', 'options.scale', 'a scale that f32 cannot hold', withOptions({ scale: 1e300 })],

@@ -1,5 +1,5 @@
 /** Architectures by the name that ModelConfig.architecture gives: a new one is a file here and a row. */
-import type { Precision } from '../../backend/contract';
+import type { Precision } from '../../core/precision';
 import { expectedError } from '../../core/errors';
 import type { LanguageModel, ModelConfig, WeightSource } from '../types';
 import { loadLlama } from './llama';

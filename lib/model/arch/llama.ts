@@ -4,7 +4,8 @@
  * GGUF's Q8_0, Q4_0 and Q4_1 included; activations are f32, which 'fast' linear layers may round.
  */
 import { getBackend } from '../../backend';
-import type { Backend, Precision } from '../../backend/contract';
+import type { Backend } from '../../backend/contract';
+import type { Precision } from '../../core/precision';
 import type { FloatDType } from '../../core/dtype';
 import { expectedError, GqaError } from '../../core/errors';
 import { KvCache } from '../../kv-cache/kv-cache';

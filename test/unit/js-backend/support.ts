@@ -107,6 +107,7 @@ export function inputs(p: Problem): Inputs {
   const args: AttendArgs = {
     ...p,
     ...features,
+    precision: 'exact',
     heads,
     scale,
     q: toBits(q, dtype),
