@@ -49,7 +49,7 @@ async function run(options: Options): Promise<void> {
   const installed = installPeers();
   installed.missing.forEach((reason) => status.note(reason));
   const entries = contenders(installed).filter(
-    ({ name, peer }) => name === OURS || (options.only?.includes(peer) ?? true),
+    ({ peer }) => peer === OURS || (options.only?.includes(peer) ?? true),
   );
   const racers: Racer[] = entries.map((entry) => ({ ...entry, contender: entry.start() }));
   const backend = getBackend();

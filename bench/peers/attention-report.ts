@@ -30,9 +30,9 @@ export const COLUMNS: Column[] = [
 
 export const NOTES = [
   'Each contender runs in a process of its own and in turn with the others, round after round; before that its result is',
-  'compared with float64. Gqa faster by: median over rounds of its time / ours; beside gqa, that of the best peer that',
-  'counts, and the bar. Of roofline: as in gqa bench attention. q8 and q4: each in its own format (onnxruntime scales a',
-  'channel, ggml Q8_0 and Q4_0), errors relative to the norm of the result.',
+  'compared with float64. Gqa faster by: median over rounds of its time / that of gqa (exact); beside gqa, exact and fast, the',
+  'best peer that counts over it, and the bar. Of roofline: as in gqa bench attention. q8, q4: own formats (onnxruntime a',
+  'scale a channel, ggml Q8_0 and Q4_0), errors relative to the norm of the result.',
 ];
 
 const PANEL = { panel: ['op', 'heads', 'context', 'threads'], label: ['dtype', 'contender'] };
@@ -65,10 +65,11 @@ function bestPeer(standings: Standing[], against: string | null): Standing | und
 export function caseRows({ theCase, limits, standings }: CaseResult, bar: Bar | null): Row[] {
   const { op, shape, context, dtype, threads } = theCase;
   const best = bestPeer(standings, bar?.against ?? null);
-  return standings.map(({ name, error, failure, microseconds, roofline, ratios }) => {
-    const counted = name === OURS ? (best?.ratios ?? []) : ratios;
-    const shown = counted.length > 0 ? spread(counted) : null;
-    const held = name === OURS && bar !== null && shown !== null;
+  return standings.map(({ name, peer, error, failure, microseconds, roofline, ratios }) => {
+    const own = peer === OURS;
+    const counted = own ? ratios.map((mine, i) => (best?.ratios[i] ?? NaN) / mine) : ratios;
+    const shown = counted.length > 0 && best !== undefined ? spread(counted) : null;
+    const held = own && bar !== null && shown !== null;
     return {
       ...{ op, heads: formatHeads(shape), context, dtype, threads, contender: name },
       medianMicroseconds: microseconds?.median ?? null,

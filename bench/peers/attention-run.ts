@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { randomData } from '../../lib/cli/bench/data';
 import { best, coldCopies } from '../../lib/cli/bench/limits';
-import { attendRow, storedError, TOLERANCE, type Elements } from '../../lib/cli/bench/oracle';
+import { attendRow, storedError, toleranceOf, type Elements } from '../../lib/cli/bench/oracle';
 import {
   decodeWork,
   prefillWork,
@@ -135,7 +135,7 @@ async function enter(racer: Racer, task: AttentionTask, rows: Row[]): Promise<La
     rmSync(task.output, { force: true });
     await racer.contender.ask('prepare', task);
     lap.error = errorOf(task, rows);
-    const allowed = TOLERANCE[task.dtype];
+    const allowed = toleranceOf(task.dtype, racer.precision ?? 'exact');
     if (!(lap.error <= allowed)) lap.failure = `off by ${lap.error}, allowed is ${allowed}`;
   } catch (error) {
     lap.failure = error instanceof Error ? error.message : String(error);

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { packageRoot } from '../../lib/backend/package-root';
 import type { StoredDType } from '../../lib/cli/bench/roofline';
+import type { Precision } from '../../lib/core/precision';
 import type { PeerOp } from './attention-task';
 import type { InstalledPeers } from './folder';
 import { Contender } from './protocol';
@@ -14,6 +15,7 @@ export interface ContenderEntry {
   peer: string;
   dtypes: Readonly<Record<PeerOp, readonly StoredDType[]>>;
   start: () => Contender;
+  precision?: Precision;
 }
 
 const FLOATS = ['f32', 'f16', 'bf16'] as const;
@@ -36,13 +38,15 @@ function pytorch(python: string, variant: string): ContenderEntry {
 export function gqaEntry(
   name: string,
   folder: string,
-  environment: Record<string, string> = {},
+  precision: Precision = 'exact',
 ): ContenderEntry {
   return {
     name,
-    peer: name,
-    dtypes: { decode: ALL, prefill: FLOATS },
-    start: () => new Contender(name, [process.execPath, worker('gqa'), folder], environment),
+    peer: OURS,
+    // Quantised storage knows one precision only.
+    dtypes: { decode: precision === 'exact' ? ALL : FLOATS, prefill: FLOATS },
+    start: () => new Contender(name, [process.execPath, worker('gqa'), folder, precision]),
+    precision,
   };
 }
 
@@ -52,7 +56,7 @@ export function contenders({ npm, python }: InstalledPeers): ContenderEntry[] {
     (name: string, file: string, ...more: string[]) =>
     () =>
       new Contender(name, [process.execPath, worker(file), ...more]);
-  const entries = [gqaEntry(OURS, packageRoot())];
+  const entries = [gqaEntry(OURS, packageRoot()), gqaEntry(`${OURS} fast`, packageRoot(), 'fast')];
   if (python !== null) entries.push(pytorch(python, 'gqa'), pytorch(python, 'folded'));
   if (npm !== null) {
     entries.push(

@@ -1,7 +1,7 @@
 /**
  * gqa's own attention: decode over a KvCache, f32 queries; prefill over plain tensors. Also measures the machine.
  *
- *   node gqa.js FOLDER      the built package whose attention it is
+ *   node gqa.js FOLDER [exact|fast]      the built package whose attention it is, its precision
  */
 import { join } from 'node:path';
 import type * as Library from '../../../lib';
@@ -24,6 +24,9 @@ const folder = join(process.argv[2], 'dist', 'lib');
 const { attention, KvCache, Tensor } = require(folder) as typeof Library;
 const { getBackend } = require(join(folder, 'backend')) as typeof BackendModule;
 /* eslint-enable @typescript-eslint/no-require-imports */
+
+/** Not given where a build may be older than the option. */
+const PRECISION = process.argv[3] === 'fast' ? { precision: 'fast' as const } : {};
 
 let copies = 0;
 let call: (copy: number) => void;
@@ -49,7 +52,7 @@ function prepareDecode(task: AttentionTask): Library.Tensor<FloatDType> {
   for (let layer = 0; layer < task.copies; layer++) sequence.append(layer, k, v);
   const q = load(task.q, inputs, [1, 1, heads, headDim]).to('f32');
   const out = Tensor.zeros([1, 1, heads, headDim]);
-  call = (layer) => void attention(q, sequence.layer(layer), { out });
+  call = (layer) => void attention(q, sequence.layer(layer), { out, ...PRECISION });
   release = () => {
     sequence.dispose();
     cache.dispose();
@@ -63,7 +66,7 @@ function preparePrefill(task: AttentionTask): Library.Tensor<FloatDType> {
   const k = load(task.k, inputs, [1, context, kvHeads, headDim]);
   const v = load(task.v, inputs, [1, context, kvHeads, headDim]);
   const out = Tensor.zeros(q.shape, inputs);
-  call = () => void attention(q, k, v, { causal: true, out });
+  call = () => void attention(q, k, v, { causal: true, out, ...PRECISION });
   release = () => undefined;
   return out;
 }

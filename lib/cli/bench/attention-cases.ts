@@ -7,13 +7,14 @@
  */
 import { attention } from '../../attention';
 import { DTYPE_BYTES, type FloatDType } from '../../core/dtype';
+import type { Precision } from '../../core/precision';
 import { Tensor } from '../../core/tensor';
 import { KvCache } from '../../kv-cache/kv-cache';
 import { formatHeads, type HeadShape } from '../options';
 import { randomData, valueAt } from './data';
 import { coldCopies } from './limits';
 import type { Subject } from './measure';
-import { attendRow, relativeError, TOLERANCE, type Elements, type KeyValues } from './oracle';
+import { attendRow, relativeError, toleranceOf, type Elements, type KeyValues } from './oracle';
 import { decodeWork, prefillWork } from './roofline';
 
 export const OPS = ['decode', 'prefill', 'prefill-cache'] as const;
@@ -25,6 +26,7 @@ export interface AttentionCase {
   /** Keys attended over; in prefill also the query tokens. */
   context: number;
   dtype: FloatDType;
+  precision: Precision;
 }
 
 /** Queries are this many powers of two larger than keys: softmax then prefers some keys, and a wrong result shows. */
@@ -34,8 +36,9 @@ const LAYER_SHIFTS = 16;
 /** Tokens appended at a time. */
 const APPEND_TOKENS = 512;
 
-export function describeCase({ op, shape, context, dtype }: AttentionCase): string {
-  return `${op} ${formatHeads(shape)} at ${context}, ${dtype}`;
+export function describeCase({ op, shape, context, dtype, precision }: AttentionCase): string {
+  const fast = precision === 'fast' ? ' fast' : '';
+  return `${op} ${formatHeads(shape)} at ${context}, ${dtype}${fast}`;
 }
 
 function randomElements(
@@ -78,10 +81,11 @@ function checkRows(
       error = Math.max(error, relativeError(expected, actual));
     }
   }
-  if (!(error <= TOLERANCE[dtype])) {
+  const allowed = toleranceOf(dtype, about.precision);
+  if (!(error <= allowed)) {
     throw new Error(
       `${describeCase({ shape, dtype, ...about })}: the result is off by ${error} against float64, ` +
-        `allowed is ${TOLERANCE[dtype]}`,
+        `allowed is ${allowed}`,
     );
   }
   return error;
@@ -117,7 +121,7 @@ function fillCache(cache: KvCache, layers: number, run: KeyValues, context: numb
 
 /** `queryTokens` rows over a cache of so many layers that a rotation through them is cold. */
 function cacheSubject(theCase: AttentionCase, queryTokens: number): Subject {
-  const { shape, context, dtype, op } = theCase;
+  const { shape, context, dtype, op, precision } = theCase;
   const { heads, kvHeads, headDim } = shape;
   const work = (op === 'decode' ? decodeWork : prefillWork)(shape, context, dtype);
   const layerBytes = 2 * kvHeads * headDim * context * DTYPE_BYTES[dtype];
@@ -136,7 +140,7 @@ function cacheSubject(theCase: AttentionCase, queryTokens: number): Subject {
   const qTensor = view(q, [1, queryTokens, heads, headDim]);
   const out = Tensor.view(outData, [1, queryTokens, heads, headDim], 'f32');
   let next = 0;
-  const run1 = (layer: number) => attention(qTensor, sequence.layer(layer), { out });
+  const run1 = (layer: number) => attention(qTensor, sequence.layer(layer), { out, precision });
   return {
     work,
     period: layers,
@@ -162,7 +166,7 @@ function cacheSubject(theCase: AttentionCase, queryTokens: number): Subject {
 }
 
 function tensorSubject(theCase: AttentionCase): Subject {
-  const { shape, context, dtype } = theCase;
+  const { shape, context, dtype, precision } = theCase;
   const { heads, kvHeads, headDim } = shape;
   const q = randomElements(dtype, context * heads * headDim, 3, QUERY_EXPONENT);
   const k = randomElements(dtype, context * kvHeads * headDim, 1);
@@ -174,7 +178,8 @@ function tensorSubject(theCase: AttentionCase): Subject {
     v: view(v, [1, context, kvHeads, headDim]),
     out: view(result, [1, context, heads, headDim]),
   };
-  const run1 = () => attention(tensors.q, tensors.k, tensors.v, { causal: true, out: tensors.out });
+  const run1 = () =>
+    attention(tensors.q, tensors.k, tensors.v, { causal: true, out: tensors.out, precision });
   return {
     work: prefillWork(shape, context, dtype),
     period: 1,

@@ -3,31 +3,33 @@
  * case's dtype: one token is a matrix-vector product bound by reading W, many are bound by arithmetic.
  */
 import type { Backend, PackedWeights } from '../../backend/contract';
-import { DTYPE_BYTES, type FloatDType } from '../../core/dtype';
-import { formatMatrix, type MatrixShape } from '../options';
-import { randomData } from './data';
+import { formatMatrix } from '../options';
+import { randomData, randomWeights } from './data';
 import { coldCopies } from './limits';
 import type { Subject } from './measure';
-import { linearFeature, LINEAR_TOLERANCE, relativeError, type Elements } from './oracle';
-import { linearWork } from './roofline';
+import {
+  linearFeature,
+  LINEAR_TOLERANCE,
+  relativeError,
+  type Elements,
+  type Weights,
+} from './oracle';
+import { linearWork, type LinearShape } from './roofline';
 
-export interface LinearCase {
-  shape: MatrixShape;
-  tokens: number;
-  dtype: FloatDType;
-}
+export type LinearCase = LinearShape;
 
 /** Output features compared with float64, spread over the matrix. */
 const CHECKED_FEATURES = 9;
 
-export function describeLinear({ shape, tokens, dtype }: LinearCase): string {
-  return `linear ${formatMatrix(shape)}, ${tokens} ${tokens === 1 ? 'token' : 'tokens'}, ${dtype}`;
+export function describeLinear({ shape, tokens, dtype, precision }: LinearCase): string {
+  const rows = `${tokens} ${tokens === 1 ? 'token' : 'tokens'}`;
+  return `linear ${formatMatrix(shape)}, ${rows}, ${dtype} ${precision}`;
 }
 
 function checkFeatures(
   theCase: LinearCase,
   x: Elements,
-  weight: Elements,
+  weight: Weights,
   out: Float32Array,
 ): number {
   const { shape, tokens } = theCase;
@@ -40,31 +42,34 @@ function checkFeatures(
     const actual = rows.map((row) => out[token * shape.rows + row]);
     error = Math.max(error, relativeError(expected, actual));
   }
-  if (!(error <= LINEAR_TOLERANCE)) {
+  const allowed = LINEAR_TOLERANCE[theCase.precision];
+  if (!(error <= allowed)) {
     throw new Error(
       `${describeLinear(theCase)}: the result is off by ${error} against float64, ` +
-        `allowed is ${LINEAR_TOLERANCE}`,
+        `allowed is ${allowed}`,
     );
   }
   return error;
 }
 
 export function linearSubject(backend: Backend, theCase: LinearCase): Subject {
-  const { shape, tokens, dtype } = theCase;
+  const { shape, tokens, dtype, precision } = theCase;
   const { rows, columns } = shape;
-  const weight: Elements = { dtype, data: randomData(dtype, rows * columns, 1) };
+  const work = linearWork(theCase);
+  const weight: Weights = { dtype, data: randomWeights(dtype, rows * columns, 1) };
   const x = randomData('f32', tokens * columns, 2) as Float32Array;
   const out = new Float32Array(tokens * rows);
   // Many tokens reuse W from the caches anyway; one token must find it in memory.
-  const copies = tokens === 1 ? coldCopies(rows * columns * DTYPE_BYTES[dtype]) : 1;
+  const copies = tokens === 1 ? coldCopies(work.bytes) : 1;
   const packed: PackedWeights[] = [];
   for (let copy = 0; copy < copies; copy++) {
     packed.push(backend.packWeights({ weight: weight.data, dtype, rows, columns }));
   }
   let next = 0;
-  const run1 = (weights: PackedWeights) => backend.linear({ x, weights, bias: null, out, tokens });
+  const run1 = (weights: PackedWeights) =>
+    backend.linear({ x, weights, bias: null, out, tokens, precision });
   return {
-    work: linearWork(shape, tokens, dtype),
+    work,
     period: copies,
     run: (calls) => {
       for (let call = 0; call < calls; call++) {

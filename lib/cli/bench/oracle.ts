@@ -1,5 +1,6 @@
 /** Naive float64 results of a few rows, to check a case before it is timed. Knows nothing of the kernels. */
-import type { FloatData, FloatDType } from '../../core/dtype';
+import type { FloatData, FloatDType, WeightData, WeightDType } from '../../core/dtype';
+import type { Precision } from '../../core/precision';
 import type { MatrixShape } from '../options';
 import { valueAt } from './data';
 import { isQuantised, type StoredDType } from './roofline';
@@ -8,7 +9,7 @@ import { isQuantised, type StoredDType } from './roofline';
  * What a dtype is allowed (docs/numerics.md): floats `relativeError`; quantised storage `normError`, against float64
  * over the values before they were quantised, so that a wrong result shows however coarse the storage.
  */
-export const TOLERANCE: Readonly<Record<StoredDType, number>> = {
+const TOLERANCE: Readonly<Record<StoredDType, number>> = {
   f32: 2e-6,
   f16: 2e-3,
   bf16: 1.6e-2,
@@ -16,12 +17,24 @@ export const TOLERANCE: Readonly<Record<StoredDType, number>> = {
   q4: 0.35,
 };
 
-/** The same for linear layers: weights are held exactly, products and sums are f32 whatever their dtype. */
-export const LINEAR_TOLERANCE = 1e-5;
+/** f32 may be computed as sums of two bf16 each; what 'fast' rounds of other storage is no coarser than the storage. */
+const FAST_F32_TOLERANCE = 2e-5;
+
+export function toleranceOf(dtype: StoredDType, precision: Precision): number {
+  return dtype === 'f32' && precision === 'fast' ? FAST_F32_TOLERANCE : TOLERANCE[dtype];
+}
+
+/** The same for linear layers: weights are held exactly; 'fast' may round activations to bf16 or to 8 bits. */
+export const LINEAR_TOLERANCE: Readonly<Record<Precision, number>> = { exact: 1e-5, fast: 3e-2 };
 
 export interface Elements {
   data: FloatData;
   dtype: FloatDType;
+}
+
+export interface Weights {
+  data: WeightData;
+  dtype: WeightDType;
 }
 
 /** Keys and values [tokens, kvHeads, headDim]. */
@@ -66,7 +79,7 @@ export function attendRow(
 export function linearFeature(
   x: Elements,
   token: number,
-  weight: Elements,
+  weight: Weights,
   row: number,
   { columns }: MatrixShape,
 ): number {

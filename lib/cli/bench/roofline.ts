@@ -6,19 +6,23 @@
  *
  * The peak is the f32 FMA peak, for quantised storage four times it: the rate of 8-bit dot products.
  */
-import type { FloatDType } from '../../core/dtype';
+import type { Precision } from '../../core/precision';
+import { isBlockDType, type FloatDType, type WeightDType } from '../../core/dtype';
 import type { HeadShape, MatrixShape } from '../options';
 
-/** What keys, values or weights may be held in. */
+/** What keys and values may be held in. */
 export type StoredDType = FloatDType | 'q8' | 'q4';
 
 /** Bits of a value that count, scales included, whatever a layout takes. */
-export const VALUE_BITS: Readonly<Record<StoredDType, number>> = {
+export const VALUE_BITS: Readonly<Record<StoredDType | WeightDType, number>> = {
   f32: 32,
   f16: 16,
   bf16: 16,
   q8: 8.5,
   q4: 4.5,
+  q8_0: 8.5,
+  q4_0: 4.5,
+  q4_1: 5,
 };
 
 /** 8-bit dot products do four multiply-adds where FMA does one. */
@@ -73,12 +77,20 @@ export function prefillWork(shape: HeadShape, tokens: number, dtype: StoredDType
   };
 }
 
+export interface LinearShape {
+  shape: MatrixShape;
+  /** Rows of x. */
+  tokens: number;
+  dtype: WeightDType;
+  precision: Precision;
+}
+
 /** y = x W^T for `tokens` rows of x; the weights are read once. */
-export function linearWork(shape: MatrixShape, tokens: number, dtype: StoredDType): Work {
+export function linearWork({ shape, tokens, dtype, precision }: LinearShape): Work {
   return {
     bytes: (shape.rows * shape.columns * VALUE_BITS[dtype]) / 8,
     flop: 2 * shape.rows * shape.columns * tokens,
-    peak: peakOf(dtype),
+    peak: precision === 'fast' && isBlockDType(dtype) ? INT8_RATE : 1,
   };
 }
 

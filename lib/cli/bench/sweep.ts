@@ -5,7 +5,7 @@ import { packageVersion } from '../about';
 import type { Status } from '../terminal';
 import { LimitProbe } from './limits';
 import { measure, type Measurement, type Subject } from './measure';
-import type { Column, Row } from './report';
+import type { Column, Plot, Row } from './report';
 
 export interface SweepCase {
   name: string;
@@ -49,6 +49,14 @@ export const MEASURED_COLUMNS: Column[] = [
   { key: 'fmaPeakGigaflops', title: 'FMA peak', decimals: 0 },
   { key: 'error', title: 'error', style: 'scientific' },
 ];
+
+/** The plot of every such sweep: shares of the roofline. */
+export function rooflinePlot(panel: string[], label: string[]): Plot {
+  return {
+    ...{ title: 'Share of the roofline', value: 'roofline', reference: 1 },
+    ...{ panel, label, colour: 'dtype' },
+  };
+}
 
 export const MEASURED_NOTES = [
   'Time is the median of one call, in microseconds, beside its 10th and 90th percentile. Of roofline: the larger of',

@@ -2,6 +2,8 @@
 import type { Command } from 'commander';
 import { getBackend } from '../../backend';
 import type { BackendInfo } from '../../backend/contract';
+import type { FloatDType } from '../../core/dtype';
+import type { Precision } from '../../core/precision';
 import { attentionSubject, describeCase, OPS, type Op } from '../bench/attention-cases';
 import type { Column } from '../bench/report';
 import {
@@ -9,6 +11,7 @@ import {
   machineRow,
   MEASURED_COLUMNS,
   MEASURED_NOTES,
+  rooflinePlot,
   runSweep,
   type SweepCase,
 } from '../bench/sweep';
@@ -19,16 +22,19 @@ import {
   addCommonOptions,
   chosenThreads,
   listOption,
+  precisionOf,
   printReport,
   type CommonOptions,
 } from './bench-options';
 
-interface AttentionOptions extends CommonOptions {
+interface AttentionOptions extends CommonOptions<FloatDType> {
   heads: HeadShape[];
   context?: number[];
   op: Op[];
+  precision: Precision[];
 }
 
+const DTYPES: FloatDType[] = ['f32', 'f16', 'bf16'];
 /** Llama-3-8B, SmolLM2-135M, Falcon-7B: a power-of-two group, an odd one, one KV head for all. */
 const DEFAULT_HEADS = '32/8/128,9/3/64,71/1/64';
 const DEFAULT_CONTEXT: Readonly<Record<Op, number[]>> = {
@@ -44,6 +50,7 @@ const COLUMNS: Column[] = [
   { key: 'heads', title: 'heads' },
   { key: 'context', title: 'context' },
   { key: 'dtype', title: 'dtype' },
+  { key: 'precision', title: 'precision' },
   ...MEASURED_COLUMNS,
 ];
 
@@ -54,7 +61,7 @@ const NOTES = [
 ];
 
 export function attentionSweep(
-  { heads, context, dtype, op }: AttentionOptions,
+  { heads, context, dtype, op, precision }: AttentionOptions,
   threadCounts: number[],
   kind: BackendInfo['kind'],
 ): SweepCase[] {
@@ -65,12 +72,18 @@ export function attentionSweep(
       : DEFAULT_CONTEXT[operation];
   };
   return cross(op, heads).flatMap(([operation, shape]) =>
-    cross(contextsOf(operation), dtype, threadCounts).map(([tokens, type, threads]) => {
-      const theCase = { op: operation, shape, context: tokens, dtype: type };
+    cross(contextsOf(operation), dtype, precision, threadCounts).map((combination) => {
+      const [tokens, type, exactness, threads] = combination;
+      const theCase = {
+        ...{ op: operation, shape, context: tokens, dtype: type, precision: exactness },
+      };
       return {
         name: describeCase(theCase),
         threads,
-        labels: { op: operation, heads: formatHeads(shape), context: tokens, dtype: type },
+        labels: {
+          ...{ op: operation, heads: formatHeads(shape), context: tokens, dtype: type },
+          precision: exactness,
+        },
         prepare: () => attentionSubject(theCase),
       };
     }),
@@ -91,10 +104,9 @@ async function run(options: AttentionOptions, command: Command): Promise<void> {
     const rows = await runSweep(cases, { backend, seconds: options.seconds, status, signal });
     status.clear();
     const machine = machineRow(backend);
-    await printReport(
-      { bench: 'attention', machine, notes: NOTES, columns: COLUMNS, rows },
-      options,
-    );
+    const plots = [rooflinePlot(['op', 'context', 'threads'], ['heads', 'dtype', 'precision'])];
+    const report = { bench: 'attention', machine, notes: NOTES, columns: COLUMNS, rows, plots };
+    await printReport(report, options);
   });
 }
 
@@ -114,6 +126,14 @@ export function addBenchAttention(bench: Command): void {
         integer({ min: 1 }),
       ),
     )
-    .addOption(listOption('--op <list>', OPS.join(', '), oneOf(...OPS), 'decode,prefill'));
-  addCommonOptions(command, 'storage of keys and values').action(run);
+    .addOption(listOption('--op <list>', OPS.join(', '), oneOf(...OPS), 'decode,prefill'))
+    .addOption(
+      listOption(
+        '--precision <list>',
+        'exact, fast: whether queries and weights may be rounded',
+        precisionOf,
+        'exact',
+      ),
+    );
+  addCommonOptions(command, { meaning: 'storage of keys and values', choices: DTYPES }).action(run);
 }

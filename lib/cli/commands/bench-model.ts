@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import type { Command } from 'commander';
 import { getBackend } from '../../backend';
 import type { FloatDType } from '../../core/dtype';
+import type { Precision } from '../../core/precision';
 import { loadModel, type Model } from '../../model';
 import { embeddedModel } from '../../model/embedded';
 import { LimitProbe } from '../bench/limits';
@@ -10,29 +11,32 @@ import { measureModel, type ModelMeasurement, type ModelRun } from '../bench/mod
 import type { Column, Row } from '../bench/report';
 import { cross, machineRow } from '../bench/sweep';
 import { stoppable } from '../exit';
-import { integer, oneOf } from '../options';
+import { integer } from '../options';
 import { Status } from '../terminal';
 import {
   addCommonOptions,
   chosenThreads,
   listOption,
+  precisionOf,
   printReport,
   type CommonOptions,
 } from './bench-options';
 
-interface ModelOptions extends CommonOptions {
+interface ModelOptions extends CommonOptions<FloatDType> {
   model?: string;
   context?: number[];
   tokens: number;
-  precision?: 'exact' | 'fast';
+  precision: Precision[];
 }
 
+const DTYPES: FloatDType[] = ['f32', 'f16', 'bf16'];
 /** Those that fit the model are taken. */
 const DEFAULT_CONTEXTS = [32, 256, 1024];
 
 const COLUMNS: Column[] = [
   { key: 'model', title: 'model' },
   { key: 'dtype', title: 'cache' },
+  { key: 'precision', title: 'precision' },
   { key: 'context', title: 'context' },
   { key: 'threads', title: 'threads' },
   { key: 'promptTokensPerSecond', title: 'prompt tokens/s', decimals: 1 },
@@ -45,6 +49,15 @@ const COLUMNS: Column[] = [
   { key: 'generationOfReadLimit', title: 'of read limit', style: 'percent' },
   { key: 'readLimitGigabytesPerSecond', title: 'read limit', decimals: 1 },
 ];
+
+const PLOTS = (['prompt', 'generation'] as const).map((part) => ({
+  title: `Tokens a second, ${part}`,
+  value: `${part}TokensPerSecond`,
+  whisker: [`${part}P10`, `${part}P90`] as [string, string],
+  panel: ['model', 'threads'],
+  label: ['dtype', 'precision', 'context'],
+  colour: 'dtype',
+}));
 
 const NOTES = [
   'Medians over runs. Context: tokens of the prompt, and in the cache when generation begins. Of read limit: the time to',
@@ -74,6 +87,7 @@ interface Loaded {
   model: Model;
   name: string;
   dtype: FloatDType;
+  precision: Precision;
 }
 
 interface Surroundings {
@@ -85,13 +99,13 @@ interface Surroundings {
 
 /** All contexts and thread counts of one loaded model, a row each as it is done. */
 async function* benchLoaded(
-  { model, name, dtype }: Loaded,
+  { model, name, dtype, precision }: Loaded,
   options: ModelOptions,
   { threads, probe, status, signal }: Surroundings,
 ): AsyncGenerator<Row, undefined> {
   const { tokens, seconds } = options;
   for (const [context, count] of cross(contextsFor(model, options), threads)) {
-    const label = `${name} at ${context}, ${dtype} cache, ${count} thr`;
+    const label = `${name} ${precision} at ${context}, ${dtype} cache, ${count} thr`;
     status.update(label);
     getBackend().limitThreads(count);
     const run: ModelRun = { model, dtype, context, tokens, seconds };
@@ -99,7 +113,7 @@ async function* benchLoaded(
     const speeds = [measured.promptTokensPerSecond, measured.generationTokensPerSecond];
     const [prompt, generation] = speeds.map((speed) => speed?.median.toFixed(0) ?? 'no');
     status.note(`${label}: prompt ${prompt}, generation ${generation} tokens/s`);
-    yield { model: name, dtype, context, threads: count, ...measuredRow(measured) };
+    yield { model: name, dtype, precision, context, threads: count, ...measuredRow(measured) };
   }
 }
 
@@ -108,13 +122,16 @@ async function benchAll(options: ModelOptions, surroundings: Surroundings): Prom
   const { status, signal } = surroundings;
   const path = options.model ?? embeddedModel.path;
   const name = options.model === undefined ? embeddedModel.name : basename(options.model);
-  const { precision } = options;
   const rows: Row[] = [];
-  for (const dtype of options.dtype) {
+  for (const [dtype, precision] of cross(options.dtype, options.precision)) {
     status.update(`loading ${name}`);
     const model = await loadModel(path, { precision, kvCache: { dtype } });
     try {
-      for await (const row of benchLoaded({ model, name, dtype }, options, surroundings)) {
+      for await (const row of benchLoaded(
+        { model, name, dtype, precision },
+        options,
+        surroundings,
+      )) {
         rows.push(row);
       }
     } catch (error) {
@@ -136,7 +153,8 @@ async function run(options: ModelOptions, command: Command): Promise<void> {
     const rows = await benchAll(options, { threads, probe, status, signal });
     status.clear();
     const machine = machineRow(backend);
-    await printReport({ bench: 'model', machine, notes: NOTES, columns: COLUMNS, rows }, options);
+    const report = { bench: 'model', machine, notes: NOTES, columns: COLUMNS, rows, plots: PLOTS };
+    await printReport(report, options);
   });
 }
 
@@ -154,6 +172,17 @@ export function addBenchModel(bench: Command): void {
       ),
     )
     .option('--tokens <n>', 'tokens generated in each run', integer({ min: 8 }), 32)
-    .option('--precision <precision>', 'exact or fast (exact)', oneOf('exact', 'fast'));
-  addCommonOptions(command, 'storage of the KV cache', 'f32').action(run);
+    .addOption(
+      listOption(
+        '--precision <list>',
+        'exact, fast: whether activations may be rounded',
+        precisionOf,
+        'exact,fast',
+      ),
+    );
+  addCommonOptions(command, {
+    meaning: 'storage of the KV cache',
+    choices: DTYPES,
+    defaults: 'f32',
+  }).action(run);
 }

@@ -2,7 +2,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
-import type { FloatDType } from '../../core/dtype';
+import type { Precision } from '../../core/precision';
 import { FORMATS, writeReport, type Format, type Report } from '../bench/report';
 import { decimal, integer, listOf, oneOf } from '../options';
 import { print } from '../terminal';
@@ -13,13 +13,19 @@ export interface ReportOptions {
   out?: string;
 }
 
-export interface CommonOptions extends ReportOptions {
-  dtype: FloatDType[];
+export interface CommonOptions<D> extends ReportOptions {
+  dtype: D[];
   threads?: number[];
   seconds: number;
 }
 
-export const floatDType = oneOf<FloatDType>('f32', 'f16', 'bf16');
+/** `--dtype` as a subcommand means it: its choices, in the order in which they are swept, and its default list. */
+export interface DTypeChoice {
+  meaning: string;
+  choices: readonly string[];
+  /** All of them, where it is not given. */
+  defaults?: string;
+}
 
 /** A comma list of items, with its default as the user would write it. */
 export function listOption<T>(
@@ -35,11 +41,10 @@ export function listOption<T>(
 
 export function addCommonOptions(
   command: Command,
-  dtypeMeaning: string,
-  dtypes = 'f32,f16,bf16',
+  { meaning, choices, defaults = choices.join(',') }: DTypeChoice,
 ): Command {
   command
-    .addOption(listOption('--dtype <list>', dtypeMeaning, floatDType, dtypes))
+    .addOption(listOption('--dtype <list>', meaning, oneOf(...choices), defaults))
     .addOption(
       listOption(
         '--threads <list>',
@@ -75,6 +80,8 @@ export function chosenThreads(
   }
   return asked ?? [...new Set([1, all])];
 }
+
+export const precisionOf = oneOf<Precision>('exact', 'fast');
 
 /** To stdout in the chosen form, and to `out` in every form, each file named after the benchmark. */
 export async function printReport(

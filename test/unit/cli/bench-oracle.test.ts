@@ -1,5 +1,5 @@
 /** The benchmark's own float64 check: its reading of 16-bit floats, its formula, and that it can fail. */
-import { randomData, valueAt } from '../../../lib/cli/bench/data';
+import { randomData, randomWeights, valueAt } from '../../../lib/cli/bench/data';
 import {
   attendRow,
   linearFeature,
@@ -21,6 +21,26 @@ test.each([
   ['bf16', 0xff80, -Infinity],
 ] as const)('%s bits %i', (dtype, bits, value) => {
   expect(valueAt(Uint16Array.of(bits), dtype, 0)).toBe(value);
+});
+
+test("GGUF's blocks, value by value", () => {
+  // Scale 2 (0x4000), minimum 1 (0x3c00), bytes 0, 1, ... with the low and the high half of 0x?1 apart.
+  const bytes = (...head: number[]) => Uint8Array.from([...head, 0xf1, ...Array(31).fill(0x80)]);
+  const values = (dtype: 'q8_0' | 'q4_0' | 'q4_1', data: Uint8Array, at: number[]) =>
+    at.map((index) => valueAt(data, dtype, index));
+  expect(values('q8_0', bytes(0, 0x40), [0, 1, 31])).toEqual([-30, -256, -256]);
+  expect(values('q4_0', bytes(0, 0x40), [0, 16, 1, 17])).toEqual([-14, 14, -16, 0]);
+  expect(values('q4_1', bytes(0, 0x40, 0, 0x3c), [0, 16, 1, 17])).toEqual([3, 31, 1, 17]);
+});
+
+test.each(['q8_0', 'q4_0', 'q4_1'] as const)('random %s blocks are of about 1', (dtype) => {
+  const data = randomWeights(dtype, 3200, 5);
+  const values = Array.from({ length: 3200 }, (_, i) => valueAt(data, dtype, i));
+  const power = values.reduce((sum, x) => sum + x * x, 0) / values.length;
+  expect(power).toBeGreaterThan(0.2);
+  expect(power).toBeLessThan(10);
+  expect(Math.min(...values)).toBeLessThan(0);
+  expect(Math.max(...values)).toBeGreaterThan(0);
 });
 
 test.each(['f32', 'f16', 'bf16'] as const)(

@@ -1,4 +1,7 @@
 /** gqa bench on tiny cases: what it measures is checked against float64 by itself; here, that its numbers belong together. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { gqa } from './cli-process';
 
 function bench(args: string[]) {
@@ -50,29 +53,31 @@ test('attention: a row for each combination, percentages of the limits beside th
   }
 });
 
-test('linear', () => {
-  const { bench: name, results } = bench([
-    'linear',
-    '--shape',
-    '24x40',
-    '--tokens',
-    '1,3',
-    '--threads',
-    '1',
-  ]);
+test('linear: every dtype of weights, rounded activations where they differ', () => {
+  const shape = ['--shape', '24x64', '--tokens', '1,3', '--threads', '1'];
+  const { bench: name, results } = bench(['linear', ...shape]);
   expect(name).toBe('linear');
-  expect(results).toHaveLength(2 * 3);
+  const kinds = results.map((r: Record<string, string>) => `${r.dtype} ${r.precision}`);
+  expect(results).toHaveLength(2 * (6 + 4));
+  expect(new Set(kinds).size).toBe(6 + 4);
+  expect(kinds).not.toContain('f32 fast');
   for (const row of results) {
-    expect(row.shape).toBe('24x40');
-    const flop = 2 * 24 * 40 * row.tokens;
+    expect(row.shape).toBe('24x64');
+    const flop = 2 * 24 * 64 * row.tokens;
     expect(row.gigaflops).toBeCloseTo(flop / (row.medianMicroseconds * 1e3), 6);
-    expect(row.error).toBeLessThan(1e-5);
+    expect(row.error).toBeLessThan(row.precision === 'exact' ? 1e-5 : 3e-2);
   }
 });
 
 test('model', () => {
   const { results } = bench(['model', '--context', '4,12', '--tokens', '8', '--threads', '1']);
-  expect(results.map((row: { context: number }) => row.context)).toEqual([4, 12]);
+  const kinds = results.map((row: Record<string, unknown>) => [row.precision, row.context]);
+  expect(kinds).toEqual([
+    ['exact', 4],
+    ['exact', 12],
+    ['fast', 4],
+    ['fast', 12],
+  ]);
   for (const row of results) {
     expect(row.promptTokensPerSecond).toBeGreaterThan(0);
     expect(row.runs).toBeGreaterThanOrEqual(3);
@@ -97,6 +102,21 @@ test('Markdown is the default, CSV on request', () => {
   const csv = gqa([...tiny, '--seconds', '0.01', '--format', 'csv']);
   const [head, row, ...rest] = csv.stdout.trimEnd().split('\n');
   expect(rest).toEqual([]);
-  expect(head).toContain(',shape,tokens,dtype,threads,medianMicroseconds,');
-  expect(row).toContain(',8x8,2,f16,1,');
+  expect(head).toContain(',shape,tokens,dtype,precision,threads,medianMicroseconds,');
+  expect(row).toContain(',8x8,2,f16,exact,1,');
+});
+
+test('--out keeps the table in every form', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'gqa-bench-'));
+  try {
+    const tiny = ['linear', '--shape', '8x8', '--tokens', '2', '--dtype', 'f32', '--threads', '1'];
+    const { results } = bench([...tiny, '--out', folder]);
+    const read = (form: string) => readFileSync(join(folder, `linear.${form}`), 'utf8');
+    expect(JSON.parse(read('json')).results).toEqual(results);
+    expect(read('html')).toContain('<svg');
+    expect(read('md')).toContain('| 8x8 ');
+    expect(read('csv')).toContain(',8x8,');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });

@@ -115,6 +115,10 @@ describe('wrong usage exits with 2, prints nothing on stdout and names the fault
       ['bench', 'linear', '--shape', '4096'],
       ['--shape', "'4096'", '4096x11008'],
     ],
+    [
+      ['bench', 'linear', '--shape', '8x40', '--dtype', 'q8_0'],
+      ['--shape', "'8x40'", 'blocks of 32'],
+    ],
     [['info', '--yaml'], ["unknown option '--yaml'"]],
   ])('%j', (args, mentions) => {
     const { status, stdout, stderr } = gqa(args);

@@ -1,4 +1,5 @@
 /** The arithmetic of percentages, on numbers worked out by hand. */
+import type { WeightDType } from '../../../lib/core/dtype';
 import { decodeWork, linearWork, prefillWork, rate } from '../../../lib/cli/bench/roofline';
 import { quantile, spread } from '../../../lib/cli/bench/statistics';
 
@@ -28,11 +29,14 @@ test('prefill work: visible pairs only', () => {
 });
 
 test('linear work: weights once, two FLOP a multiply-add', () => {
-  expect(linearWork({ rows: 10, columns: 20 }, 3, 'f16')).toEqual({
-    bytes: 400,
-    flop: 1200,
-    peak: 1,
-  });
+  const shape = { rows: 10, columns: 32 };
+  const work = (dtype: WeightDType, precision: 'exact' | 'fast') =>
+    linearWork({ shape, tokens: 3, dtype, precision });
+  expect(work('f16', 'exact')).toEqual({ bytes: 640, flop: 1920, peak: 1 });
+  expect(work('q8_0', 'exact')).toEqual({ bytes: 340, flop: 1920, peak: 1 });
+  expect(work('q8_0', 'fast')).toEqual({ bytes: 340, flop: 1920, peak: 4 });
+  expect(work('q4_0', 'fast').bytes).toBe(180);
+  expect(work('q4_1', 'fast').bytes).toBe(200);
 });
 
 test('the higher limit decides, and the share is of it', () => {
