@@ -51,19 +51,24 @@ struct StoreProblem {
 // Tokens that share the loads of a panel.
 constexpr int64_t kTileTokens = 6;
 // The forms in which kernels read the input of linear layers; kernels/activations.h has their orders.
-enum class Activations : int32_t { rows, pairs, bytes };
-// 32-bit words of a token's group of bytes: 8 of values, scale, sum, scaled sum.
+enum class Activations : int32_t { rows, pairs, bytes, digits };
+constexpr int kActivationForms = 4;
+// 32-bit words of a group of bytes: 8 of values, scale, sum, scaled sum.
 constexpr int64_t kActivationGroupWords = kGroup / 4 + 3;
+// Bytes that an activation of nearly f32 accuracy is cut into, each a row of its own.
+constexpr int64_t kDigits = 3;
 
 struct ActivationLayout {
   Activations form;
   int64_t tokens, columns;
 
-  GQA_INLINE int64_t tokenWords() const {
+  GQA_INLINE int64_t tokenRows() const { return form == Activations::digits ? kDigits : 1; }
+  GQA_INLINE int64_t rows() const { return tokens * tokenRows(); }
+  GQA_INLINE int64_t rowWords() const {
     if (form == Activations::rows) return columns;
     return form == Activations::pairs ? (columns + 1) / 2 : columns / kGroup * kActivationGroupWords;
   }
-  GQA_INLINE int64_t words() const { return tokens * tokenWords(); }
+  GQA_INLINE int64_t words() const { return rows() * rowWords(); }
 };
 
 // x in each form that a problem needs, null where none does. rows may be x itself.
@@ -71,6 +76,7 @@ struct ActivationForms {
   float* rows;
   void* pairs;
   void* bytes;
+  void* digits;
 };
 
 // out[tokens, weights.rows] = x W^T + bias

@@ -11,10 +11,11 @@ constexpr int64_t kBlockTokens = 16 * kTileTokens;
 // Groups of a strip: 16 KB as f32.
 constexpr int64_t kStripGroups = 2;
 
-// bf16 rounds its input only where pairs are multiplied by an instruction of their own; f16 has none that adds up in
-// f32.
+// Digits are exact products of bytes where those have an instruction of their own: three of them are no slower than
+// f32. bf16 rounds its input only where pairs are multiplied by an instruction of their own; f16 has none that adds up
+// in f32.
 Activations activationForm(DType weights, bool fast) {
-  if (fast && isQuantised(weights)) return Activations::bytes;
+  if (isQuantised(weights) && (fast || kDotBytes)) return fast ? Activations::bytes : Activations::digits;
   return fast && weights == DType::bf16 && kDotBf16 ? Activations::pairs : Activations::rows;
 }
 
@@ -72,24 +73,39 @@ void stripProducts(const Segment& s, float* products) {
   }
 }
 
+GQA_INLINE const int32_t* formOf(const ActivationForms& forms, Activations form) {
+  if (form == Activations::pairs) return static_cast<const int32_t*>(forms.pairs);
+  return static_cast<const int32_t*>(form == Activations::bytes ? forms.bytes : forms.digits);
+}
+
+// The lowest digits first, as their sums are the smallest.
+GQA_INLINE void sumDigits(const float* digits, int64_t tokens, int64_t vectors, float* c) {
+  for (int64_t m = 0; m < tokens; ++m, digits += kDigits * kPanelLanes, c += kPanelLanes)
+    for (int64_t n = 0; n < vectors * kLanes; n += kLanes)
+      store(c + n, add(add(load(digits + 2 * kPanelLanes + n), load(digits + kPanelLanes + n)), load(digits + n)));
+}
+
 void roundedProducts(const Segment& s, Activations form, float* c) {
+  alignas(64) float digits[kTileTokens * kPanelLanes];
   const PanelLayout layout = s.weights.layout();
   const LinearProblem& p = s.problem;
-  const bool bytes = form == Activations::bytes;
-  const int64_t tokenWords = ActivationLayout{form, p.tokens, p.columns}.tokenWords();
-  const int32_t* x = static_cast<const int32_t*>(bytes ? p.forms.bytes : p.forms.pairs);
+  const ActivationLayout x = {form, p.tokens, p.columns};
   DotArgs t = {};
   t.w = s.weights.base + layout.vectorOffset(s.v);
   t.rowBytes = layout.rowBytes(s.v);
   t.chunkBytes = layout.chunkBytes(s.v);
   t.scales = layout.scalesOffset(s.v, 0) - layout.vectorOffset(s.v);
   t.minimums = layout.rowVectors(s.v) * kLanes * 2;
-  t.steps = bytes ? layout.groups() : layout.rows();
+  t.steps = form == Activations::pairs ? layout.rows() : layout.groups();
   t.ahead = s.ahead;
-  for (int64_t m = s.first; m < s.last; m += kTileTokens, c += kTileTokens * kPanelLanes) {
-    t.x = x + m * tokenWords;
-    t.c = c;
-    dotProduct(layout.dtype, t, tileTokens(m, s.last), s.vectors);
+  const int64_t lastRow = s.last * x.tokenRows();
+  for (int64_t row = s.first * x.tokenRows(); row < lastRow; row += kTileTokens) {
+    const int64_t rows = tileTokens(row, lastRow);
+    t.x = formOf(p.forms, form) + row * x.rowWords();
+    t.c = form == Activations::digits ? digits : c;
+    dotProduct(layout.dtype, t, rows, s.vectors);
+    if (form == Activations::digits) sumDigits(digits, rows / kDigits, s.vectors, c);
+    c += rows / x.tokenRows() * kPanelLanes;
     t.ahead = nullptr;
   }
 }

@@ -68,21 +68,23 @@ void prepareTask(void* context, int64_t item) {
 
 // Places for the forms of x in the call's scratch; false when memory is short.
 bool placeForms(LinearProblem& p, const OpTable& ops) {
-  bool wanted[3] = {};
+  bool wanted[kActivationForms] = {};
   for (int64_t i = 0; i < p.partCount; ++i)
     wanted[static_cast<int>(ops.activationForm(p.parts[i].weights.dtype, p.fast))] = true;
   const auto words = [&](Activations form) {
     const bool held = wanted[static_cast<int>(form)] && (form != Activations::rows || p.norm);
     return held ? roundUp(ActivationLayout{form, p.tokens, p.columns}.words(), kLanes) : 0;
   };
-  const int64_t rows = words(Activations::rows), pairs = words(Activations::pairs), bytes = words(Activations::bytes);
-  p.forms = {const_cast<float*>(p.x), nullptr, nullptr};
-  if (rows + pairs + bytes == 0) return true;
-  float* scratch = threadScratch(Scratch::call, rows + pairs + bytes);
+  const int64_t rows = words(Activations::rows), pairs = words(Activations::pairs), bytes = words(Activations::bytes),
+                digits = words(Activations::digits);
+  p.forms = {const_cast<float*>(p.x), nullptr, nullptr, nullptr};
+  if (rows + pairs + bytes + digits == 0) return true;
+  float* scratch = threadScratch(Scratch::call, rows + pairs + bytes + digits);
   if (!scratch) return false;
   if (p.norm) p.forms.rows = rows ? scratch : nullptr;
   p.forms.pairs = pairs ? scratch + rows : nullptr;
   p.forms.bytes = bytes ? scratch + rows + pairs : nullptr;
+  p.forms.digits = digits ? scratch + rows + pairs + bytes : nullptr;
   return true;
 }
 
@@ -119,7 +121,8 @@ Status linear(const LinearProblem& problem) {
   LinearProblem& p = job.problem;
   p.prefetch = prefetchPays();
   if (!placeForms(p, *job.ops)) return Status::outOfMemory;
-  if (p.norm || p.forms.pairs || p.forms.bytes) parallelFor(tasksOf(p.tokens, kTileTokens), prepareTask, &job, nullptr);
+  if (p.norm || p.forms.pairs || p.forms.bytes || p.forms.digits)
+    parallelFor(tasksOf(p.tokens, kTileTokens), prepareTask, &job, nullptr);
   if (job.outOfMemory) return Status::outOfMemory;
 
   const int64_t parts = p.combine == Combine::swiglu ? 1 : p.partCount;

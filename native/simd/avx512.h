@@ -106,9 +106,11 @@ GQA_INLINE void storeI8(int8_t* p, Vec a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v)));
 }
 #if defined(__AVX512VNNI__)
+constexpr bool kDotBytes = true;
 GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) { return {_mm512_dpwssd_epi32(acc.v, a.v, b.v)}; }
 GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) { return {_mm512_dpbusd_epi32(acc.v, u.v, s.v)}; }
 #else
+constexpr bool kDotBytes = false;
 GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) { return addI(acc, {_mm512_madd_epi16(a.v, b.v)}); }
 // By way of 16 bits: vpmaddubsw saturates.
 GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) {

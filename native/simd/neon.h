@@ -172,7 +172,7 @@ GQA_INLINE void storeI8(int8_t* p, Vec a) {
   storeI16(wide, a);
   vst1q_s8(p, vcombine_s8(vqmovn_s16(vld1q_s16(wide)), vqmovn_s16(vld1q_s16(wide + 8))));
 }
-constexpr bool kDotBf16 = false;
+constexpr bool kDotBytes = false, kDotBf16 = false;
 GQA_INLINE void roundBf16(uint16_t* p, Vec a) { storeBf16(p, a); }
 GQA_INLINE float32x4_t bf16Even(int32x4_t a) { return vreinterpretq_f32_s32(vshlq_n_s32(a, 16)); }
 GQA_INLINE float32x4_t bf16Odd(int32x4_t a) {

@@ -156,9 +156,10 @@ GQA_INLINE void storeI16(int16_t* p, Vec a) {
 GQA_INLINE void storeI8(int8_t* p, Vec a) {
   for (int i = 0; i < kLanes; ++i) p[i] = int8_t(roundEven(a).v[i]);
 }
-// acc + the products of bf16 pairs; worth its while where kDotBf16 is true. Denormals may count as zeros there, and
+// acc + the products of bf16 pairs; worth its while where kDotBf16 is true (those of bytes where
+// kDotBytes is). Denormals may count as zeros there, and
 // roundBf16, which is storeBf16 otherwise, may make zeros of them.
-constexpr bool kDotBf16 = false;
+constexpr bool kDotBytes = false, kDotBf16 = false;
 GQA_INLINE void roundBf16(uint16_t* p, Vec a) { storeBf16(p, a); }
 GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
   GQA_LANES(acc.v[i] + bf16ToF32(uint16_t(a.v[i])) * bf16ToF32(uint16_t(b.v[i])) +
