@@ -40,6 +40,8 @@ export class BlockScratch {
   constructor(
     readonly sizes: BlockSizes,
     readonly maxTokens: number,
+    /** Of the calls over it: 'fast' may round what linear layers and attention multiply. */
+    readonly precision: Precision = 'exact',
   ) {
     const { intermediateSize, heads, kvHeads, headDim } = sizes;
     const floats = (perToken: number): Float32Array => new Float32Array(maxTokens * perToken);
@@ -63,7 +65,7 @@ export class BlockScratch {
       key: view(this.key, [tokens, kvHeads, headDim]),
       value: view(this.value, [tokens, kvHeads, headDim]),
       out,
-      options: { out },
+      options: { out, precision: this.precision },
     };
     return this.views;
   }
@@ -75,7 +77,7 @@ interface AttentionViews {
   key: Tensor<'f32'>;
   value: Tensor<'f32'>;
   out: Tensor<'f32'>;
-  options: { out: Tensor<'f32'> };
+  options: { out: Tensor<'f32'>; precision: Precision };
 }
 
 /** The linear layers of a block over one scratch; x and tokens are set for each call. */
@@ -94,7 +96,6 @@ export class TransformerBlock {
   constructor(
     private readonly layers: BlockLayers,
     private readonly rope: Rope,
-    private readonly precision: Precision = 'exact',
   ) {}
 
   /** Bytes of weights held. */
@@ -153,7 +154,7 @@ export class TransformerBlock {
       norm: norm?.prologue ?? null,
       parts,
       combine,
-      precision: this.precision,
+      precision: scratch.precision,
     });
     const projected = [query.part(scratch.query), key.part(scratch.key), value.part(scratch.value)];
     const gated = [gate.part(scratch.gated), up.part(scratch.gated)];

@@ -37,7 +37,7 @@ export function loadLlama(
   const table = load('model.embed_tokens.weight');
   const rope = new Rope({ headDim: config.headDim, ...config.rope });
   const blocks = Array.from({ length: config.layers }, (_, i) =>
-    loadBlock(config, weights, `model.layers.${i}.`, rope, precision),
+    loadBlock(config, weights, `model.layers.${i}.`, rope),
   );
   const norm = weights.load('model.norm.weight', [hiddenSize]);
   const head = config.tiedEmbeddings ? table : load('lm_head.weight');
@@ -49,7 +49,6 @@ function loadBlock(
   weights: WeightSource,
   prefix: string,
   rope: Rope,
-  precision: Precision,
 ): TransformerBlock {
   const { hiddenSize, intermediateSize, heads, kvHeads, headDim } = config;
   const norm = (name: string): RmsNorm =>
@@ -71,7 +70,7 @@ function loadBlock(
     up: linear('mlp.up_proj', intermediateSize, hiddenSize, mlpBias),
     down: linear('mlp.down_proj', hiddenSize, intermediateSize, mlpBias),
   };
-  return new TransformerBlock(layers, rope, precision);
+  return new TransformerBlock(layers, rope);
 }
 
 class Llama implements LanguageModel {
@@ -89,10 +88,10 @@ class Llama implements LanguageModel {
     private readonly blocks: readonly TransformerBlock[],
     private readonly norm: RmsNorm,
     private readonly head: Linear,
-    private readonly precision: Precision,
+    precision: Precision,
   ) {
     this.embedding = new Embedding(table);
-    this.scratch = new BlockScratch(config, CHUNK_TOKENS);
+    this.scratch = new BlockScratch(config, CHUNK_TOKENS, precision);
     this.x = new Float32Array(CHUNK_TOKENS * config.hiddenSize);
   }
 
@@ -161,7 +160,7 @@ class Llama implements LanguageModel {
       norm: this.norm.prologue,
       parts: [this.head.part(out)],
       combine: 'write',
-      precision: this.precision,
+      precision: this.scratch.precision,
     });
   }
 
