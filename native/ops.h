@@ -135,6 +135,9 @@ struct AttendTask {
   bool prefetch;     // software prefetch of the next block pays on this machine
 };
 
+// What dot-product instructions multiply: pairs of bf16, or four bytes, unsigned by signed.
+enum class DotKind : int32_t { bf16 = 0, int8 = 1 };
+
 struct OpTable {
   const char* isa;
   // Registers hold a whole row's accumulators, so that a pass over a panel reads memory in order.
@@ -170,6 +173,8 @@ struct OpTable {
 
   void (*probeRead)(const void* data, int64_t bytes);
   double (*probeFma)(int64_t iterations);
+  // Operations done, two a multiply-add; 0 where the target has no such instruction.
+  double (*probeDot)(DotKind kind, int64_t iterations);
 };
 
 }  // namespace gqa

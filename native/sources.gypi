@@ -22,6 +22,7 @@
       "native/runtime/probe.cc",
       "native/runtime/thread_limits.cc",
       "native/runtime/thread_pool.cc",
+      "native/runtime/tiles.cc",
       "native/targets/scalar.cc"
     ],
     "common_cflags": ["-std=c++17", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"],

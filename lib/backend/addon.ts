@@ -72,4 +72,9 @@ export interface Addon {
   convert(from: FloatData, to: FloatData): void;
   probeRead(buffer: Uint8Array): void;
   probeFma(iterations: number): number;
+  /** kind as DotKind in ops.h. */
+  probeDot(kind: number, iterations: number): number;
+  probeTiles(iterations: number): number;
+  /** -1 where no thread came. */
+  probeWake(): number;
 }

@@ -237,6 +237,9 @@ export interface ConvertArgs {
 /** Set element 0 to non-zero (Atomics) to stop an async call at its next work item. */
 export type CancelFlag = Int32Array;
 
+/** What dot-product instructions multiply: pairs of bf16, or four bytes, unsigned by signed. */
+export type DotKind = 'bf16' | 'int8';
+
 export interface Backend {
   readonly info: BackendInfo;
   createArena(layout: ArenaLayout): Arena;
@@ -263,4 +266,10 @@ export interface Backend {
   probeRead(buffer: Uint8Array): void;
   /** Runs independent f32 multiply-adds on all threads; returns the FLOP done (two a multiply-add). */
   probeFma(iterations: number): number;
+  /** The same with dot-product instructions; returns the operations done, 0 where the instruction set has none. */
+  probeDot(kind: DotKind, iterations: number): number;
+  /** The same with AMX tiles of bf16, loaded from the L1 cache; 0 where this machine has none. */
+  probeTiles(iterations: number): number;
+  /** Seconds from the start of a call until a second thread works on it; null where none comes. */
+  probeWake(): number | null;
 }

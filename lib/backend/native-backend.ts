@@ -6,6 +6,7 @@ import { DTYPE_CODE, WEIGHT_DTYPE_CODE } from '../core/dtype';
 import { GqaError } from '../core/errors';
 import type { Addon, AddonInfo, Handle } from './addon';
 import type * as contract from './contract';
+import { NativeArena, NativeWeights } from './native-storage';
 import {
   ArenaSlot,
   AttendFlag,
@@ -22,45 +23,8 @@ import {
   WeightsSlot,
 } from './parameters';
 
-/** Pages of native memory behind an external value. */
-class NativeStorage {
-  private live = true;
-
-  constructor(
-    private readonly addon: Addon,
-    readonly handle: Handle,
-    readonly bytes: number,
-  ) {}
-
-  dispose(): void {
-    if (!this.live) return;
-    this.live = false;
-    this.addon.release(this.handle);
-  }
-}
-
-class NativeArena extends NativeStorage implements contract.Arena {
-  constructor(
-    addon: Addon,
-    handle: Handle,
-    bytes: number,
-    readonly layout: contract.ArenaLayout,
-  ) {
-    super(addon, handle, bytes);
-  }
-}
-
-class NativeWeights extends NativeStorage implements contract.PackedWeights {
-  constructor(
-    addon: Addon,
-    handle: Handle,
-    bytes: number,
-    readonly rows: number,
-    readonly columns: number,
-  ) {
-    super(addon, handle, bytes);
-  }
-}
+/** DotKind in ops.h. */
+const DOT_KIND_CODE: Readonly<Record<contract.DotKind, number>> = { bf16: 0, int8: 1 };
 
 /** native/ops.h, enum Combine. */
 const COMBINE_CODE = { write: 0, add: 1, swiglu: 2 } as const;
@@ -315,6 +279,19 @@ export class NativeBackend implements contract.Backend {
 
   probeFma(iterations: number): number {
     return this.addon.probeFma(iterations);
+  }
+
+  probeDot(kind: contract.DotKind, iterations: number): number {
+    return this.addon.probeDot(DOT_KIND_CODE[kind], iterations);
+  }
+
+  probeTiles(iterations: number): number {
+    return this.addon.probeTiles(iterations);
+  }
+
+  probeWake(): number | null {
+    const nanoseconds = this.addon.probeWake();
+    return nanoseconds < 0 ? null : nanoseconds / 1e9;
   }
 
   private check(operation: string): void {

@@ -18,6 +18,9 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exporter.cold("merge", mergeCall);
   exporter.cold("probeRead", probeReadCall);
   exporter.cold("probeFma", probeFmaCall);
+  exporter.cold("probeDot", probeDotCall);
+  exporter.cold("probeTiles", probeTilesCall);
+  exporter.cold("probeWake", probeWakeCall);
   exporter.hot("store", storeCall);
   exporter.hot("attend", attendCall);
   exporter.hot("attendAsync", attendAsyncCall);

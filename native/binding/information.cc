@@ -35,4 +35,15 @@ Napi::Value probeFmaCall(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), probeFma(info[0].ToNumber().Int64Value()));
 }
 
+Napi::Value probeDotCall(const Napi::CallbackInfo& info) {
+  const DotKind kind = static_cast<DotKind>(info[0].ToNumber().Int32Value());
+  return Napi::Number::New(info.Env(), probeDot(kind, info[1].ToNumber().Int64Value()));
+}
+
+Napi::Value probeTilesCall(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), probeTiles(info[0].ToNumber().Int64Value()));
+}
+
+Napi::Value probeWakeCall(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), probeWake()); }
+
 }  // namespace gqa

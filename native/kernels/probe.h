@@ -22,8 +22,10 @@ void probeReadBytes(const void* data, int64_t bytes) {
   keep = total;
 }
 
+// Independent chains, enough to hide the latency of an instruction.
+constexpr int kChains = kAccumulators < 12 ? kAccumulators : 12;
+
 double probeMultiplyAdds(int64_t iterations) {
-  constexpr int kChains = kAccumulators < 12 ? kAccumulators : 12;
   Vec x[kChains];
   for (int c = 0; c < kChains; ++c) x[c] = splat(float(c));
   const Vec a = splat(0.999f), b = splat(0.001f);
@@ -34,6 +36,38 @@ double probeMultiplyAdds(int64_t iterations) {
   for (int c = 0; c < kChains; ++c) total = add(total, x[c]);
   keep = reduceAdd(total);
   return double(iterations) * kChains * kLanes * 2;
+}
+
+double probeBf16(int64_t iterations) {
+  Vec x[kChains];
+  for (int c = 0; c < kChains; ++c) x[c] = splat(float(c));
+  const IVec a = splatI(0x3f803f80), b = splatI(0x3e803e80);  // pairs of 1 and of 1/4
+  for (int64_t i = 0; i < iterations; ++i)
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) x[c] = dotBf16(x[c], a, b);
+  Vec total = zero();
+  for (int c = 0; c < kChains; ++c) total = add(total, x[c]);
+  keep = reduceAdd(total);
+  return double(iterations) * kChains * kLanes * 4;
+}
+
+double probeInt8(int64_t iterations) {
+  IVec x[kChains];
+  for (int c = 0; c < kChains; ++c) x[c] = splatI(c);
+  // The products cancel, so that no sum overflows however long this runs.
+  const IVec a = splatI(0x01020102), b = splatI(0x02ff02ff);
+  for (int64_t i = 0; i < iterations; ++i)
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) x[c] = dotBytes(x[c], a, b);
+  Vec total = zero();
+  for (int c = 0; c < kChains; ++c) total = add(total, toFloat(x[c]));
+  keep = reduceAdd(total);
+  return double(iterations) * kChains * kLanes * 8;
+}
+
+double probeDotProducts(DotKind kind, int64_t iterations) {
+  if (kind == DotKind::bf16) return kDotBf16 ? probeBf16(iterations) : 0;
+  return kDotBytes ? probeInt8(iterations) : 0;
 }
 
 }  // namespace

@@ -83,6 +83,7 @@ void detect(CpuFeatures& f) {
     f.fma = bit(one.ecx, 12);
     f.f16c = bit(one.ecx, 29);
     f.avx2 = bit(seven.ebx, 5);
+    f.avxVnni = bit(sevenOne.eax, 4);
   }
   if ((state & kZmmState) == kZmmState) {
     f.avx512f = bit(seven.ebx, 16);
@@ -91,10 +92,12 @@ void detect(CpuFeatures& f) {
     f.avx512vl = bit(seven.ebx, 31);
     f.avx512vnni = bit(seven.ecx, 11);
     f.avx512bf16 = bit(sevenOne.eax, 5);
+    f.avx512fp16 = bit(seven.edx, 23);
   }
   if ((state & kTileState) == kTileState) {
     f.amxTile = bit(seven.edx, 24);
     f.amxBf16 = bit(seven.edx, 22);
+    f.amxInt8 = bit(seven.edx, 25);
   }
 }
 
@@ -144,14 +147,17 @@ void describe(CpuFeatures& f) {
       {f.avx2, "avx2"},
       {f.fma, "fma"},
       {f.f16c, "f16c"},
+      {f.avxVnni, "avx-vnni"},
       {f.avx512f, "avx512f"},
       {f.avx512bw, "avx512bw"},
       {f.avx512vl, "avx512vl"},
       {f.avx512dq, "avx512dq"},
       {f.avx512vnni, "avx512vnni"},
       {f.avx512bf16, "avx512bf16"},
+      {f.avx512fp16, "avx512fp16"},
       {f.amxTile, "amx-tile"},
       {f.amxBf16, "amx-bf16"},
+      {f.amxInt8, "amx-int8"},
       {f.neon, "neon"},
       {f.dotprod, "dotprod"},
       {f.fp16, "fp16"},

@@ -6,8 +6,9 @@ namespace gqa {
 struct CpuFeatures {
   // x86
   bool avx2, fma, f16c;
-  bool avx512f, avx512bw, avx512vl, avx512dq, avx512vnni, avx512bf16;
-  bool amxTile, amxBf16;  // information only: using tiles needs a permission from the system first
+  bool avxVnni;
+  bool avx512f, avx512bw, avx512vl, avx512dq, avx512vnni, avx512bf16, avx512fp16;
+  bool amxTile, amxBf16, amxInt8;  // using tiles needs a permission from the system first: tilesGranted
   // aarch64
   bool neon, dotprod, fp16, bf16, i8mm;
   bool intel, amd;  // vendor; both false for any other

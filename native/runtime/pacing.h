@@ -29,18 +29,23 @@ class Crowd {
 
   bool lasts(int64_t now) const { return always_ || now < until_.load(std::memory_order_relaxed); }
 
-  // Each further sign doubles how long it is believed; the belief halves over as long a time without one.
-  void noticed(int64_t now) {
+  // A thread found that it had not been running, or that its caller could not: that cost little, so soon try again.
+  void hinted(int64_t now) {
+    if (!lasts(now)) until_.store(now + kShortest, std::memory_order_relaxed);
+  }
+
+  // A call was held up. Each further time doubles for how long the crowd is believed in, a calm spell ends that.
+  void heldUp(int64_t now) {
     const int64_t ended = until_.load(std::memory_order_relaxed), last = length_.load(std::memory_order_relaxed);
     if (now < ended) return;
     const int64_t calm = now - ended;
-    const int64_t length = calm < 4 * last ? 2 * last : calm < 64 * last ? last : kShortest;
-    length_.store(std::clamp(length, kShortest, kLongest), std::memory_order_relaxed);
-    until_.store(now + std::clamp(length, kShortest, kLongest), std::memory_order_relaxed);
+    const int64_t length = calm < 4 * last ? std::min(2 * last, kLongest) : calm < 64 * last ? last : kShortest;
+    length_.store(length, std::memory_order_relaxed);
+    until_.store(now + length, std::memory_order_relaxed);
   }
 
  private:
-  static constexpr int64_t kShortest = 4000 * kMicrosecond, kLongest = 256000 * kMicrosecond;
+  static constexpr int64_t kShortest = 4000 * kMicrosecond, kLongest = 128000 * kMicrosecond;
 
   const bool always_ = threadLimits().threads > threadLimits().processors;
   std::atomic<int64_t> until_{0}, length_{kShortest};
@@ -55,7 +60,7 @@ bool spinUntil(Condition condition, int64_t most, Crowd& crowd) {
   if (condition()) return true;
   const int64_t start = nanoseconds();
   for (int64_t now = start, last = start; now - start < most && !crowd.lasts(now); last = now, now = nanoseconds()) {
-    if (now - last > Crowd::kNoticed) crowd.noticed(now);
+    if (now - last > Crowd::kNoticed) crowd.hinted(now);
     for (int i = 0; i < kPausesPerLook; i++) {
       if (condition()) return true;
       pauseThread();

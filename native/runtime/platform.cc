@@ -8,6 +8,8 @@
 #endif
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace gqa {
@@ -35,6 +37,18 @@ int currentProcessor() {
   return sched_getcpu();
 #else
   return -1;
+#endif
+}
+
+bool requestTiles() {
+#if defined(__linux__) && defined(__x86_64__)
+  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA: the kernel must save 8 KiB more for each thread.
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#elif defined(_WIN32)
+  return true;  // given at the first use
+#else
+  return false;
 #endif
 }
 

@@ -49,6 +49,9 @@ class SignalsBlocked {
 // The processor that this thread is on at the moment; -1 where the system does not tell.
 int currentProcessor();
 
+// Asks for the use of AMX tiles, for all threads; false where the system does not give it.
+bool requestTiles();
+
 // Keeps this library in memory until the process ends: an addon is unloaded with the last isolate that uses it, but its
 // threads still run.
 void pinLibrary();

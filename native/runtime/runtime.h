@@ -35,7 +35,17 @@ void convert(const void* from, DType fromType, void* to, DType toType, int64_t c
 
 // ---- probe.cc: what the machine can do, timed by the caller
 void probeRead(const void* data, int64_t bytes);
-double probeFma(int64_t iterations);  // FLOP done
+double probeFma(int64_t iterations);                // FLOP done
+double probeDot(DotKind kind, int64_t iterations);  // operations done, 0 where the target has no such instruction
+// Multiplies AMX tiles of bf16 that it loads from the L1 cache; FLOP done, 0 where there is no AMX to be had.
+double probeTiles(int64_t iterations);
+// Nanoseconds from the start of a parallel call until a second thread works on it; -1 if none came in time.
+double probeWake();
+
+// ---- tiles.cc
+// Whether this process may use AMX tiles: asks the system for them once.
+bool tilesGranted();
+double multiplyTiles(int64_t iterations);  // FLOP done; only where tilesGranted()
 
 // ---- memory.cc
 // Zeroed, 64-byte aligned (large pages where the system gives them); null when memory is short.

@@ -126,7 +126,7 @@ void Pool::waitForWorkers(CallSlot& slot, int64_t lasted) {
     waitingCallers_--;
   }
   const int64_t now = nanoseconds();
-  if (now - start > most) crowd_.noticed(now);
+  if (now - start > most) crowd_.heldUp(now);
 }
 
 void Pool::work() {
@@ -141,7 +141,7 @@ void Pool::work() {
       const int64_t end = nanoseconds();
       patience.worked(end - start);
       if (!displaces) continue;
-      crowd_.noticed(end);
+      crowd_.hinted(end);
       sleep(seen);
       continue;
     }

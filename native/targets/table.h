@@ -27,5 +27,5 @@
       #name, kWholeRows, attendScratchFloats, attendTask, initStates, mergeStates, finishRows,     \
       storeTokens, packWeightVectors, unpackWeightRow, activationForm, prepareActivations,         \
       linearVectors, rmsNormRows, ropeTokens, swigluRow, addRow, convertRow, probeReadBytes,       \
-      probeMultiplyAdds};
+      probeMultiplyAdds, probeDotProducts};
 // clang-format on

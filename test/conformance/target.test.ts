@@ -1,4 +1,5 @@
 import { backend } from '../../lib';
+import { getBackend } from '../../lib/backend';
 import { currentTarget } from './targets';
 
 const target = currentTarget();
@@ -10,4 +11,29 @@ test(`the package runs on the target it was told to: ${target ?? 'its own choice
   if (target === undefined) return;
   expect(info.isa).toBe(target);
   expect(info.kind).toBe(target === 'js' ? 'js' : 'native');
+});
+
+/** Which targets have an instruction for each kind of dot product. */
+const DOT_TARGETS = { bf16: ['avx512bf16'], int8: ['avx512bf16'] } as const;
+
+test('probes say what they did, and nothing for what the target lacks', () => {
+  const probes = getBackend();
+  const { isa, kind, reason, threads } = probes.info;
+  expect(probes.probeFma(1000)).toBeGreaterThan(0);
+  for (const [dot, targets] of Object.entries(DOT_TARGETS)) {
+    const operations = probes.probeDot(dot as keyof typeof DOT_TARGETS, 1000);
+    // At least the iterations asked for: 12 chains of 16 lanes, two operations a product, 2 or 4 products a lane.
+    const least = 1000 * 12 * 16 * 2 * (dot === 'bf16' ? 2 : 4);
+    if ((targets as readonly string[]).includes(isa)) {
+      expect(operations).toBeGreaterThanOrEqual(least);
+    } else {
+      expect(operations).toBe(0);
+    }
+  }
+  const hasTiles = kind === 'native' && reason.includes('amx-bf16');
+  if (!hasTiles) expect(probes.probeTiles(100)).toBe(0);
+  const waits = Array.from({ length: 100 }, () => probes.probeWake());
+  const came = waits.filter((seconds) => seconds !== null);
+  for (const seconds of came) expect(seconds).toBeGreaterThan(0);
+  if (threads === 1) expect(came).toEqual([]);
 });

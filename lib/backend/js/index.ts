@@ -31,5 +31,9 @@ export function createJsBackend(reason: string): Backend {
     limitThreads: () => undefined,
     probeRead,
     probeFma,
+    // JavaScript has one thread, and no instruction for either.
+    probeDot: () => 0,
+    probeTiles: () => 0,
+    probeWake: () => null,
   };
 }
