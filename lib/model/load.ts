@@ -21,7 +21,7 @@ export interface LoadOptions {
 }
 
 export interface KvCacheSettings {
-  /** How keys and values are stored; default 'f32'. */
+  /** How keys and values are stored; default 'f32', with precision 'fast' 'bf16'. */
   dtype?: FloatDType;
   /** Tokens see this many keys, themselves included, and generation never fills the context; default: no window. */
   window?: number;
@@ -38,7 +38,7 @@ export interface KvCacheSettings {
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<Model> {
   requireOptions(options, 'options');
   const precision = requirePrecision(options.precision ?? 'exact');
-  const cache = resolveCache(options.kvCache ?? {});
+  const cache = resolveCache(options.kvCache ?? {}, precision);
   const checkpoint = openCheckpoint(path);
   const { config } = checkpoint;
   try {
@@ -74,9 +74,9 @@ async function orStop<T>(
   }
 }
 
-function resolveCache(options: KvCacheSettings): CacheSettings {
+function resolveCache(options: KvCacheSettings, precision: Precision): CacheSettings {
   requireOptions(options, 'options.kvCache');
-  const { dtype = 'f32', window, sinkTokens = 0 } = options;
+  const { dtype = precision === 'fast' ? 'bf16' : 'f32', window, sinkTokens = 0 } = options;
   if (!isFloatDType(dtype)) {
     throw expectedError(
       'INVALID_DTYPE',

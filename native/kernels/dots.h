@@ -103,18 +103,28 @@ GQA_INLINE void clearTile(Accumulators<R, V>& acc) {
     for (int v = 0; v < V; ++v) acc.at[r][v] = zero();
 }
 
+// Few rows wait for memory. Measured on Zen 5, where floats do better without: q8_0 0.90 of the read limit, 0.79
+// without, at 3 chunks; q4 is indifferent.
+constexpr int64_t kChunksAhead = 3;
+
+template <class W, int V>
+GQA_INLINE void prefetchChunk(const char* chunk, const DotArgs& t) {
+#pragma GCC unroll 8
+  for (int row = 0; row < W::kRows; ++row)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) prefetchLine(chunk + row * t.rowBytes + v * 64);
+  prefetchLine(chunk + t.scales);
+}
+
 template <class W, int R, int V>
 GQA_NOINLINE void byteTile(const DotArgs& t) {
   Accumulators<R, V> acc;
   clearTile(acc);
   const int32_t* x = t.x;
   const char* w = t.w;
-  const char* ahead = t.ahead;
-  for (int64_t g = 0; g < t.steps; ++g, x += kActivationGroupWords * R, w += t.chunkBytes) {
-    if (ahead) {
-      for (int64_t line = 0; line < t.chunkBytes; line += 64) prefetchLine(ahead + line);
-      ahead += t.chunkBytes;
-    }
+  const char* ahead = t.ahead ? t.ahead : w + kChunksAhead * t.chunkBytes;
+  for (int64_t g = 0; g < t.steps; ++g, x += kActivationGroupWords * R, w += t.chunkBytes, ahead += t.chunkBytes) {
+    if (R <= kDigits || t.ahead) prefetchChunk<W, V>(ahead, t);
     groupDots<W>(acc, x, w, t);
   }
   storeTile(acc, t.c);
