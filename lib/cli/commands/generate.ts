@@ -187,7 +187,11 @@ export function addGenerate(program: Command): void {
     )
     .option('--seed <n>', 'the same seed gives the same text', integer())
     .option('--stop <text>', 'end before this text; may be given several times', collect)
-    .option('--kv-dtype <dtype>', 'how the KV cache is stored (f32)', oneOf('f32', 'f16', 'bf16'))
+    .option(
+      '--kv-dtype <dtype>',
+      'how the KV cache is stored (f32; fast: bf16)',
+      oneOf('f32', 'f16', 'bf16'),
+    )
     .option('--window <n>', 'tokens see the last n tokens only', integer({ min: 1 }))
     .option(
       '--sink-tokens <n>',
