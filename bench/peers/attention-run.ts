@@ -8,6 +8,7 @@ import { best, coldCopies } from '../../lib/cli/bench/limits';
 import { attendRow, storedError, toleranceOf, type Elements } from '../../lib/cli/bench/oracle';
 import {
   decodeWork,
+  inputDType,
   prefillWork,
   rate,
   type MachineLimits,
@@ -64,7 +65,7 @@ export function workOf({ op, shape, context, dtype }: PeerCase): Work {
 
 function makeTask(theCase: PeerCase, folder: string): AttentionTask {
   const { op, shape, context, dtype, threads } = theCase;
-  const inputs = dtype === 'q8' || dtype === 'q4' ? 'f32' : dtype;
+  const inputs = inputDType(dtype);
   const copies = op === 'decode' ? coldCopies(workOf(theCase).bytes) : 1;
   const path = (name: string) => join(folder, name);
   const task: AttentionTask = {

@@ -6,7 +6,7 @@
  * prefill-cache  causal, the same T query rows over a KvCache that holds their keys, q and out f32
  */
 import { attention } from '../../attention';
-import { DTYPE_BYTES, type FloatDType } from '../../core/dtype';
+import type { FloatDType } from '../../core/dtype';
 import type { Precision } from '../../core/precision';
 import { Tensor } from '../../core/tensor';
 import { KvCache } from '../../kv-cache/kv-cache';
@@ -14,8 +14,8 @@ import { formatHeads, type HeadShape } from '../options';
 import { randomData, valueAt } from './data';
 import { coldCopies } from './limits';
 import type { Subject } from './measure';
-import { attendRow, relativeError, toleranceOf, type Elements, type KeyValues } from './oracle';
-import { decodeWork, prefillWork } from './roofline';
+import { attendRow, storedError, toleranceOf, type Elements, type KeyValues } from './oracle';
+import { decodeWork, inputDType, isQuantised, prefillWork, type StoredDType } from './roofline';
 
 export const OPS = ['decode', 'prefill', 'prefill-cache'] as const;
 export type Op = (typeof OPS)[number];
@@ -25,7 +25,8 @@ export interface AttentionCase {
   shape: HeadShape;
   /** Keys attended over; in prefill also the query tokens. */
   context: number;
-  dtype: FloatDType;
+  /** Quantised storage is for the ops over a cache alone; its keys and values come as f32. */
+  dtype: StoredDType;
   precision: Precision;
 }
 
@@ -78,7 +79,7 @@ function checkRows(
       const kvHead = Math.floor(head / (heads / kvHeads));
       const expected = attendRow(q, at, kv, kvHead, keys);
       const actual = expected.map((_, d) => valueAt(out.data, out.dtype, at + d));
-      error = Math.max(error, relativeError(expected, actual));
+      error = Math.max(error, storedError(dtype, expected, actual));
     }
   }
   const allowed = toleranceOf(dtype, about.precision);
@@ -124,16 +125,22 @@ function cacheSubject(theCase: AttentionCase, queryTokens: number): Subject {
   const { shape, context, dtype, op, precision } = theCase;
   const { heads, kvHeads, headDim } = shape;
   const work = (op === 'decode' ? decodeWork : prefillWork)(shape, context, dtype);
-  const layerBytes = 2 * kvHeads * headDim * context * DTYPE_BYTES[dtype];
-  const layers = op === 'decode' ? coldCopies(layerBytes) : 1;
+  const layers = op === 'decode' ? coldCopies(decodeWork(shape, context, dtype).bytes) : 1;
+  const inputs = inputDType(dtype);
   const runElements = (context + LAYER_SHIFTS) * kvHeads * headDim;
   const run: KeyValues = {
-    k: randomElements(dtype, runElements, 1),
-    v: randomElements(dtype, runElements, 2),
+    k: randomElements(inputs, runElements, 1),
+    v: randomElements(inputs, runElements, 2),
     kvHeads,
     headDim,
   };
-  const cache = new KvCache({ layers, kvHeads, headDim, capacity: context, dtype });
+  const cache = new KvCache({
+    layers,
+    kvHeads,
+    headDim,
+    capacity: context,
+    dtype: dtype as FloatDType,
+  });
   const sequence = fillCache(cache, layers, run, context);
   const q = randomElements('f32', queryTokens * heads * headDim, 3, QUERY_EXPONENT);
   const outData = new Float32Array(q.data.length);
@@ -165,8 +172,8 @@ function cacheSubject(theCase: AttentionCase, queryTokens: number): Subject {
   };
 }
 
-function tensorSubject(theCase: AttentionCase): Subject {
-  const { shape, context, dtype, precision } = theCase;
+function tensorSubject(theCase: AttentionCase, dtype: FloatDType): Subject {
+  const { shape, context, precision } = theCase;
   const { heads, kvHeads, headDim } = shape;
   const q = randomElements(dtype, context * heads * headDim, 3, QUERY_EXPONENT);
   const k = randomElements(dtype, context * kvHeads * headDim, 1);
@@ -195,6 +202,10 @@ function tensorSubject(theCase: AttentionCase): Subject {
 }
 
 export function attentionSubject(theCase: AttentionCase): Subject {
-  if (theCase.op === 'prefill') return tensorSubject(theCase);
+  const { op, dtype } = theCase;
+  if (op === 'prefill') {
+    if (isQuantised(dtype)) throw new Error('plain tensors are not quantised');
+    return tensorSubject(theCase, dtype);
+  }
   return cacheSubject(theCase, theCase.op === 'decode' ? 1 : theCase.context);
 }

@@ -1,5 +1,5 @@
 /** A report as one HTML file that needs nothing else: its plots are inline SVG, its styles are in its head. */
-import { formatCell, type Cell, type Plot, type Report, type Row } from './report';
+import { formatCell, shownColumns, type Cell, type Plot, type Report, type Row } from './report';
 
 const PALETTE = ['#3465a4', '#cc6600', '#2e8b57', '#a0303a', '#75507b', '#8a7000', '#4d8fac'];
 
@@ -109,7 +109,7 @@ function plotHtml(plot: Plot, { columns, rows }: Report): string {
 }
 
 function table({ columns, rows }: Report): string {
-  const shown = columns.filter((column) => column.title !== undefined);
+  const shown = shownColumns({ columns, rows });
   const kind = shown.map(({ key }) =>
     rows.some((row) => typeof row[key] === 'number') ? ' class="number"' : '',
   );

@@ -1,7 +1,7 @@
 /**
- * What this machine can do right now: bytes a second that the threads in use can read from memory, and f32
- * multiply-adds a second that they can do. Both wander with whatever else the host does, so they are measured again and
- * again between the timings they are compared with.
+ * What this machine can do right now: bytes a second that the threads in use can read from memory, and multiply-adds a
+ * second that they can do, by FMA, by dot products and by AMX tiles. All wander with whatever else the host does, so they
+ * are measured again and again between the timings they are compared with.
  */
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -17,9 +17,14 @@ const COLD_CACHES = 4;
 const READ_PASSES = 3;
 /** A pass is timed in parts of this size a thread, its speed is their median: about as long as the cases' samples. */
 const READ_PART_BYTES = 32e6;
-/** Multiply-adds are timed so many times, each about so long; the best counts. */
-const FMA_PASSES = 8;
-const FMA_SECONDS = 2e-3;
+/** Each kind of multiply-add is timed so many times, each about so long; the best counts. Tiles change their speed. */
+const PASSES = { fma: 8, bf16: 3, int8: 3, tiles: 8 } as const;
+const PASS_SECONDS = 2e-3;
+/**
+ * AMX on a shared core is at times, for milliseconds to seconds, four times slower than at others. A pass below this
+ * share of the best one was in that state.
+ */
+const SLOW_TILES = 0.5;
 
 /** All last-level caches together, from Linux's sysfs; 0 where it is not told. */
 function lastLevelCacheBytes(): number {
@@ -67,31 +72,80 @@ function timed(body: () => void): number {
 
 /** The higher of each limit. */
 export function best(a: MachineLimits, b: MachineLimits): MachineLimits {
-  return { read: Math.max(a.read, b.read), fma: Math.max(a.fma, b.fma) };
+  const higher = (key: keyof MachineLimits) => Math.max(a[key], b[key]);
+  return {
+    ...{ read: higher('read'), fma: higher('fma'), tiles: higher('tiles') },
+    ...{ bf16: higher('bf16'), int8: higher('int8') },
+  };
 }
+
+/** Share of AMX passes in the slow state; null without passes. */
+export function slowShare(tileRates: readonly number[], fastest: number): number | null {
+  if (tileRates.length === 0) return null;
+  return tileRates.filter((rate) => rate < SLOW_TILES * fastest).length / tileRates.length;
+}
+
+type Arithmetic = Exclude<keyof MachineLimits, 'read'>;
 
 export class LimitProbe {
   private readonly buffer: Uint8Array;
-  private iterations = 1000;
+  /** Multiply-adds of each kind; returns the FLOP done, 0 where there is no such instruction. */
+  private readonly kinds: Readonly<Record<Arithmetic, (iterations: number) => number>>;
+  private readonly iterations: Record<Arithmetic, number>;
+  private tileRates: number[] = [];
+  private fastestTiles = 0;
 
   constructor(private readonly backend: Backend) {
     // Written, not only reserved: untouched pages all map to one page of zeros.
     this.buffer = new Uint8Array(coldBytes()).fill(1);
-    while (timed(() => backend.probeFma(this.iterations)) < FMA_SECONDS) this.iterations *= 2;
+    this.kinds = {
+      fma: (iterations) => backend.probeFma(iterations),
+      bf16: (iterations) => backend.probeDot('bf16', iterations),
+      int8: (iterations) => backend.probeDot('int8', iterations),
+      tiles: (iterations) => backend.probeTiles(iterations),
+    };
+    const count = (kind: Arithmetic) => this.iterationsFor(this.kinds[kind]);
+    this.iterations = {
+      ...{ fma: count('fma'), bf16: count('bf16'), int8: count('int8'), tiles: count('tiles') },
+    };
   }
 
-  /** Both limits with the threads in use now. */
+  /** All limits with the threads in use now. */
   measure(): MachineLimits {
-    const limits = { read: 0, fma: 0 };
-    for (let pass = 0; pass < READ_PASSES; pass++) {
-      limits.read = Math.max(limits.read, this.readPass());
-    }
-    for (let pass = 0; pass < FMA_PASSES; pass++) {
+    let read = 0;
+    for (let pass = 0; pass < READ_PASSES; pass++) read = Math.max(read, this.readPass());
+    const tileRates = this.rates('tiles');
+    this.tileRates.push(...tileRates);
+    const tiles = Math.max(...tileRates, 0);
+    this.fastestTiles = Math.max(this.fastestTiles, tiles);
+    const peak = (kind: Arithmetic) => Math.max(...this.rates(kind), 0);
+    return { read, fma: peak('fma'), bf16: peak('bf16'), int8: peak('int8'), tiles };
+  }
+
+  /** Share of the AMX passes since the last call that found it slow; null on machines without. */
+  takeSlowShare(): number | null {
+    const share = slowShare(this.tileRates, this.fastestTiles);
+    this.tileRates = [];
+    return share;
+  }
+
+  /** FLOP a second of each pass; none where there is no such instruction. */
+  private rates(kind: Arithmetic): number[] {
+    const iterations = this.iterations[kind];
+    if (iterations === 0) return [];
+    return Array.from({ length: PASSES[kind] }, () => {
       let flop = 0;
-      const seconds = timed(() => (flop = this.backend.probeFma(this.iterations)));
-      limits.fma = Math.max(limits.fma, flop / seconds);
-    }
-    return limits;
+      const seconds = timed(() => (flop = this.kinds[kind](iterations)));
+      return flop / seconds;
+    });
+  }
+
+  /** So many that a pass takes long enough; 0 where nothing is done. */
+  private iterationsFor(run: (iterations: number) => number): number {
+    let iterations = 1000;
+    if (run(iterations) === 0) return 0;
+    while (timed(() => run(iterations)) < PASS_SECONDS) iterations *= 2;
+    return iterations;
   }
 
   /** Bytes a second over the whole buffer. */

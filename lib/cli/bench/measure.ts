@@ -20,6 +20,8 @@ export interface Measurement extends Rating {
   microseconds: Spread;
   /** The best seen around this case. */
   limits: MachineLimits;
+  /** Share of the time that AMX was in its slow state; null without AMX. */
+  slowTiles: number | null;
   /** Error found by verify(). */
   error: number;
 }
@@ -56,6 +58,7 @@ export async function measure(
   const error = subject.verify();
   const calls = Math.max(1, Math.ceil(SAMPLE_SECONDS / warmUp(subject, seconds)));
   const samples: number[] = [];
+  probe.takeSlowShare();
   let limits = probe.measure();
   for (let round = 0; round < ROUNDS; round++) {
     const roundEnd = now() + seconds / ROUNDS;
@@ -69,5 +72,6 @@ export async function measure(
     signal.throwIfAborted();
   }
   const microseconds = spread(samples);
-  return { ...rate(subject.work, limits, microseconds.median / 1e6), microseconds, limits, error };
+  const rating = rate(subject.work, limits, microseconds.median / 1e6);
+  return { ...rating, microseconds, limits, slowTiles: probe.takeSlowShare(), error };
 }

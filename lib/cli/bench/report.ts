@@ -52,8 +52,16 @@ export function formatCell(value: Cell, { decimals, style }: Column): string {
   return decimals === undefined ? String(value) : value.toFixed(decimals);
 }
 
+/** Those with a heading; one that is empty in every row says nothing, unless all of them are. */
+export function shownColumns({ columns, rows }: Pick<Report, 'columns' | 'rows'>): Column[] {
+  const filled = ({ key }: Column) => rows.some((row) => (row[key] ?? null) !== null);
+  return columns.filter(
+    (column) => column.title !== undefined && (rows.length === 0 || filled(column)),
+  );
+}
+
 function markdown({ machine, notes, columns, rows }: Report): string {
-  const shown = columns.filter((column) => column.title !== undefined);
+  const shown = shownColumns({ columns, rows });
   const numeric = shown.map(({ key }) => rows.some((row) => typeof row[key] === 'number'));
   const table = [
     shown.map((column) => column.title!),

@@ -4,7 +4,8 @@
  *
  *   r = max(bytes / read limit, FLOP / peak) / time
  *
- * The peak is the f32 FMA peak, for quantised storage four times it: the rate of 8-bit dot products.
+ * The peak of attention is the f32 FMA peak, for quantised storage four times it: the rate of 8-bit dot products. That
+ * of linear layers whose activations may be rounded is the measured one of what then multiplies them.
  */
 import type { Precision } from '../../core/precision';
 import { isBlockDType, type FloatDType, type WeightDType } from '../../core/dtype';
@@ -28,24 +29,52 @@ export const VALUE_BITS: Readonly<Record<StoredDType | WeightDType, number>> = {
 /** 8-bit dot products do four multiply-adds where FMA does one. */
 const INT8_RATE = 4;
 
+/** f32 multiply-adds; four times their rate; bf16 products by tiles or dot products; 8-bit dot products. */
+export type Peak = 'fma' | 'quantised' | 'bf16' | 'int8';
+
 export interface Work {
   bytes: number;
   flop: number;
-  /** The arithmetic peak that counts, in f32 FMA peaks. */
-  peak: number;
+  /** The arithmetic peak that counts. */
+  peak: Peak;
 }
 
-/** Measured in the same run with the same thread count; bytes and FLOP a second. */
+/** Measured in the same run with the same thread count; bytes and FLOP a second, 0 where the machine has no such. */
 export interface MachineLimits {
   read: number;
   fma: number;
+  /** Dot products of bf16 pairs, and of bytes. */
+  bf16: number;
+  int8: number;
+  /** AMX tiles of bf16. */
+  tiles: number;
+}
+
+/** Of bf16 products, in the fastest form that this machine has. */
+export function bf16Peak({ tiles, bf16, fma }: MachineLimits): number {
+  return tiles || bf16 || fma;
+}
+
+function peakRate(limits: MachineLimits, peak: Peak): number {
+  switch (peak) {
+    case 'fma':
+      return limits.fma;
+    case 'quantised':
+      return limits.fma * INT8_RATE;
+    case 'bf16':
+      return bf16Peak(limits);
+    case 'int8':
+      return limits.int8 || limits.fma;
+  }
 }
 
 export interface Rating {
   /** Share of the roofline, 0..1. */
   roofline: number;
   /** Which of the two limits is the higher. */
-  bound: 'read' | 'fma';
+  bound: 'read' | 'arithmetic';
+  /** The arithmetic peak that counted, GFLOP/s. */
+  peakGigaflops: number;
   gigabytes: number;
   gigaflops: number;
 }
@@ -54,8 +83,13 @@ export function isQuantised(dtype: StoredDType): dtype is 'q8' | 'q4' {
   return dtype === 'q8' || dtype === 'q4';
 }
 
-function peakOf(dtype: StoredDType): number {
-  return isQuantised(dtype) ? INT8_RATE : 1;
+/** What keys and values are given in before they are stored. */
+export function inputDType(dtype: StoredDType): FloatDType {
+  return isQuantised(dtype) ? 'f32' : dtype;
+}
+
+function peakOf(dtype: StoredDType): Peak {
+  return isQuantised(dtype) ? 'quantised' : 'fma';
 }
 
 /** One query token over `context` cached tokens: scores and weighted sum are D multiply-adds a key each. */
@@ -90,17 +124,26 @@ export function linearWork({ shape, tokens, dtype, precision }: LinearShape): Wo
   return {
     bytes: (shape.rows * shape.columns * VALUE_BITS[dtype]) / 8,
     flop: 2 * shape.rows * shape.columns * tokens,
-    peak: precision === 'fast' && isBlockDType(dtype) ? INT8_RATE : 1,
+    peak:
+      precision === 'exact'
+        ? 'fma'
+        : isBlockDType(dtype)
+          ? 'int8'
+          : dtype === 'bf16'
+            ? 'bf16'
+            : 'fma',
   };
 }
 
 /** Rates work done in `seconds` against the limits. */
 export function rate(work: Work, limits: MachineLimits, seconds: number): Rating {
   const readSeconds = work.bytes / limits.read;
-  const fmaSeconds = work.flop / (limits.fma * work.peak);
+  const peak = peakRate(limits, work.peak);
+  const arithmeticSeconds = work.flop / peak;
   return {
-    roofline: Math.max(readSeconds, fmaSeconds) / seconds,
-    bound: readSeconds >= fmaSeconds ? 'read' : 'fma',
+    roofline: Math.max(readSeconds, arithmeticSeconds) / seconds,
+    bound: readSeconds >= arithmeticSeconds ? 'read' : 'arithmetic',
+    peakGigaflops: peak / 1e9,
     gigabytes: work.bytes / seconds / 1e9,
     gigaflops: work.flop / seconds / 1e9,
   };

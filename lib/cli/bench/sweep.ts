@@ -6,6 +6,7 @@ import type { Status } from '../terminal';
 import { LimitProbe } from './limits';
 import { measure, type Measurement, type Subject } from './measure';
 import type { Column, Plot, Row } from './report';
+import { bf16Peak } from './roofline';
 
 export interface SweepCase {
   name: string;
@@ -46,7 +47,13 @@ export const MEASURED_COLUMNS: Column[] = [
   { key: 'roofline', title: 'of roofline', style: 'percent' },
   { key: 'bound', title: 'bound by' },
   { key: 'readLimitGigabytesPerSecond', title: 'read limit', decimals: 1 },
-  { key: 'fmaPeakGigaflops', title: 'FMA peak', decimals: 0 },
+  { key: 'peakGigaflops', title: 'peak', decimals: 0 },
+  { key: 'fmaPeakGigaflops' },
+  { key: 'bf16PeakGigaflops' },
+  { key: 'int8PeakGigaflops' },
+  { key: 'tilePeakGigaflops' },
+  { key: 'ofBf16Peak', title: 'of bf16 peak', style: 'percent' },
+  { key: 'slowTiles', title: 'AMX slow', style: 'percent' },
   { key: 'error', title: 'error', style: 'scientific' },
 ];
 
@@ -60,8 +67,9 @@ export function rooflinePlot(panel: string[], label: string[]): Plot {
 
 export const MEASURED_NOTES = [
   'Time is the median of one call, in microseconds, beside its 10th and 90th percentile. Of roofline: the larger of',
-  'bytes / read limit and FLOP / f32 FMA peak, divided by that time; both limits (GB/s, GFLOP/s) were measured between',
-  'the timings of the same case with as many threads. Error: against float64, checked before timing.',
+  'bytes / read limit and FLOP / peak, divided by that time; both limits (GB/s, GFLOP/s) were measured between the timings',
+  'of the same case with as many threads. The peak is that of f32 FMA, for q8 and q4 caches four times it; of linear layers',
+  'in precision fast it is that of bf16 or 8-bit products. Error: against float64, checked before timing.',
 ];
 
 export function machineRow(backend: Backend): Row {
@@ -87,16 +95,29 @@ function measuredRow(threads: number, measured: Measurement): Row {
     gigabytesPerSecond: measured.gigabytes || null,
     gigaflops: measured.gigaflops,
     roofline: measured.roofline,
-    bound: measured.bound === 'read' ? 'reading' : 'arithmetic',
+    bound: measured.bound === 'read' ? 'reading' : measured.bound,
     readLimitGigabytesPerSecond: limits.read / 1e9,
+    peakGigaflops: measured.peakGigaflops,
     fmaPeakGigaflops: limits.fma / 1e9,
+    bf16PeakGigaflops: limits.bf16 / 1e9 || null,
+    int8PeakGigaflops: limits.int8 / 1e9 || null,
+    tilePeakGigaflops: limits.tiles / 1e9 || null,
+    slowTiles: measured.slowTiles,
     error: measured.error,
   };
 }
 
-function summary(name: string, threads: number, { microseconds, roofline }: Measurement): string {
+/** What bf16 reaches of the peak of its own products, where arithmetic decides. */
+function bf16Share({ dtype }: Row, { bound, gigaflops, limits }: Measurement): Row {
+  if (dtype !== 'bf16' || bound === 'read') return {};
+  return { ofBf16Peak: (gigaflops * 1e9) / bf16Peak(limits) };
+}
+
+function summary(name: string, threads: number, measured: Measurement): string {
+  const { microseconds, roofline, slowTiles } = measured;
   const time = `${microseconds.median.toFixed(1)} µs`;
-  return `${name}, ${threads} thr: ${time}, ${(roofline * 100).toFixed(0)} % of roofline`;
+  const slow = slowTiles ? `, AMX slow ${(slowTiles * 100).toFixed(0)} % of the time` : '';
+  return `${name}, ${threads} thr: ${time}, ${(roofline * 100).toFixed(0)} % of roofline${slow}`;
 }
 
 /** Rows of the cases that ran; an abort leaves out the rest. */
@@ -115,7 +136,7 @@ export async function runSweep(
     const subject = prepare();
     try {
       const measured = await measure(subject, probe, seconds, signal);
-      rows.push({ ...labels, ...measuredRow(threads, measured) });
+      rows.push({ ...labels, ...measuredRow(threads, measured), ...bf16Share(labels, measured) });
       status.note(`[${index + 1}/${cases.length}] ${summary(name, threads, measured)}`);
     } catch (error) {
       if (!signal.aborted) throw error;

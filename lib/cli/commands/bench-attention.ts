@@ -2,10 +2,10 @@
 import type { Command } from 'commander';
 import { getBackend } from '../../backend';
 import type { BackendInfo } from '../../backend/contract';
-import type { FloatDType } from '../../core/dtype';
 import type { Precision } from '../../core/precision';
 import { attentionSubject, describeCase, OPS, type Op } from '../bench/attention-cases';
 import type { Column } from '../bench/report';
+import { isQuantised, type StoredDType } from '../bench/roofline';
 import {
   cross,
   machineRow,
@@ -27,14 +27,14 @@ import {
   type CommonOptions,
 } from './bench-options';
 
-interface AttentionOptions extends CommonOptions<FloatDType> {
+interface AttentionOptions extends CommonOptions<StoredDType> {
   heads: HeadShape[];
   context?: number[];
   op: Op[];
   precision: Precision[];
 }
 
-const DTYPES: FloatDType[] = ['f32', 'f16', 'bf16'];
+const DTYPES: StoredDType[] = ['f32', 'f16', 'bf16'];
 /** Llama-3-8B, SmolLM2-135M, Falcon-7B: a power-of-two group, an odd one, one KV head for all. */
 const DEFAULT_HEADS = '32/8/128,9/3/64,71/1/64';
 const DEFAULT_CONTEXT: Readonly<Record<Op, number[]>> = {
@@ -60,6 +60,11 @@ const NOTES = [
   ...MEASURED_NOTES,
 ];
 
+/** Only a cache holds quantised keys and values. */
+function dtypesOf(op: Op, dtypes: StoredDType[]): StoredDType[] {
+  return op === 'prefill' ? dtypes.filter((dtype) => !isQuantised(dtype)) : dtypes;
+}
+
 export function attentionSweep(
   { heads, context, dtype, op, precision }: AttentionOptions,
   threadCounts: number[],
@@ -72,21 +77,23 @@ export function attentionSweep(
       : DEFAULT_CONTEXT[operation];
   };
   return cross(op, heads).flatMap(([operation, shape]) =>
-    cross(contextsOf(operation), dtype, precision, threadCounts).map((combination) => {
-      const [tokens, type, exactness, threads] = combination;
-      const theCase = {
-        ...{ op: operation, shape, context: tokens, dtype: type, precision: exactness },
-      };
-      return {
-        name: describeCase(theCase),
-        threads,
-        labels: {
-          ...{ op: operation, heads: formatHeads(shape), context: tokens, dtype: type },
-          precision: exactness,
-        },
-        prepare: () => attentionSubject(theCase),
-      };
-    }),
+    cross(contextsOf(operation), dtypesOf(operation, dtype), precision, threadCounts).map(
+      (combination) => {
+        const [tokens, type, exactness, threads] = combination;
+        const theCase = {
+          ...{ op: operation, shape, context: tokens, dtype: type, precision: exactness },
+        };
+        return {
+          name: describeCase(theCase),
+          threads,
+          labels: {
+            ...{ op: operation, heads: formatHeads(shape), context: tokens, dtype: type },
+            precision: exactness,
+          },
+          prepare: () => attentionSubject(theCase),
+        };
+      },
+    ),
   );
 }
 

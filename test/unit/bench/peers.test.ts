@@ -97,7 +97,7 @@ test('ours stands against the best peer that counts', () => {
       dtype: 'bf16',
       threads: 2,
     },
-    limits: { read: 1e10, fma: 1e11 },
+    limits: { read: 1e10, fma: 1e11, bf16: 0, int8: 0, tiles: 0 },
     standings: [
       standing('gqa', 'gqa', 1),
       standing('pytorch gqa', 'pytorch', 3),

@@ -42,6 +42,13 @@ test('Markdown: an aligned table of titled columns', () => {
   );
 });
 
+test('a column that is empty in every row is left out of tables, not of CSV', () => {
+  const rows = report.rows.map((row) => ({ ...row, gigabytes: null }));
+  expect(writeReport({ ...report, rows }, 'md')).not.toContain('GB/s');
+  expect(writeReport({ ...report, rows }, 'html')).not.toContain('GB/s');
+  expect(writeReport({ ...report, rows }, 'csv')).toContain(',gigabytes,');
+});
+
 test('CSV: machine and full numbers in every row, quoted where needed', () => {
   expect(writeReport(report, 'csv')).toBe(
     [
