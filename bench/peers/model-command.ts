@@ -43,7 +43,7 @@ const COLUMNS: Column[] = [
 ];
 
 const NOTES = [
-  'Medians over runs made in turn, each contender in a process of its own, f16 cache, flash attention on. Token after n:',
+  'Medians over runs made in turn, each contender in a process of its own, 16-bit cache, flash attention on. Token after n:',
   'time between two generated tokens behind a prompt of n. Prompt of 512, first token of 3,900: time from the call to the',
   'first token. The ratio is that of runs made side by side; the bar is for precision fast.',
 ];

@@ -16,7 +16,9 @@ let model: Library.Model | null = null;
 
 const handlers: ModelHandlers = {
   async load({ path, precision, contextLength }) {
-    model = await loadModel(path, { precision, contextLength, kvCache: { dtype: 'f16' } });
+    // 'fast' chooses a 16-bit cache of its own.
+    const kvCache = precision === 'exact' ? { dtype: 'f16' as const } : {};
+    model = await loadModel(path, { precision, contextLength, kvCache });
     return model.config.vocabSize;
   },
   encode: (text) => model!.tokenizer.encode(text),

@@ -22,7 +22,8 @@ import {
   type CommonOptions,
 } from './bench-options';
 
-interface ModelOptions extends CommonOptions<FloatDType> {
+interface ModelOptions extends Omit<CommonOptions<FloatDType>, 'dtype'> {
+  dtype?: FloatDType[];
   model?: string;
   context?: number[];
   tokens: number;
@@ -30,6 +31,8 @@ interface ModelOptions extends CommonOptions<FloatDType> {
 }
 
 const DTYPES: FloatDType[] = ['f32', 'f16', 'bf16'];
+/** As loadModel has it. */
+const DEFAULT_DTYPE: Readonly<Record<Precision, FloatDType>> = { exact: 'f32', fast: 'bf16' };
 /** Those that fit the model are taken. */
 const DEFAULT_CONTEXTS = [32, 256, 1024];
 
@@ -123,7 +126,10 @@ async function benchAll(options: ModelOptions, surroundings: Surroundings): Prom
   const path = options.model ?? embeddedModel.path;
   const name = options.model === undefined ? embeddedModel.name : basename(options.model);
   const rows: Row[] = [];
-  for (const [dtype, precision] of cross(options.dtype, options.precision)) {
+  const choices = options.precision.flatMap((precision) =>
+    cross(options.dtype ?? [DEFAULT_DTYPE[precision]], [precision]),
+  );
+  for (const [dtype, precision] of choices) {
     status.update(`loading ${name}`);
     const model = await loadModel(path, { precision, kvCache: { dtype } });
     try {
@@ -181,8 +187,8 @@ export function addBenchModel(bench: Command): void {
       ),
     );
   addCommonOptions(command, {
-    meaning: 'storage of the KV cache',
+    meaning: 'storage of the KV cache (default: f32, with precision fast bf16)',
     choices: DTYPES,
-    defaults: 'f32',
+    defaults: null,
   }).action(run);
 }

@@ -23,8 +23,8 @@ export interface CommonOptions<D> extends ReportOptions {
 export interface DTypeChoice {
   meaning: string;
   choices: readonly string[];
-  /** All of them, where it is not given. */
-  defaults?: string;
+  /** Where it is not given: these, or all choices; null leaves the option undefined. */
+  defaults?: string | null;
 }
 
 /** A comma list of items, with its default as the user would write it. */
@@ -44,7 +44,7 @@ export function addCommonOptions(
   { meaning, choices, defaults = choices.join(',') }: DTypeChoice,
 ): Command {
   command
-    .addOption(listOption('--dtype <list>', meaning, oneOf(...choices), defaults))
+    .addOption(listOption('--dtype <list>', meaning, oneOf(...choices), defaults ?? undefined))
     .addOption(
       listOption(
         '--threads <list>',
