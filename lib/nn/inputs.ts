@@ -47,16 +47,19 @@ export function checkMatrix(argument: string, matrix: MatrixWeights): void {
     return;
   }
   const { shape, dtype, data } = matrix;
-  const bytes = shape?.map((size, i) => (i === 1 ? blockCount(size) * BLOCK_BYTES[dtype] : size));
-  checkWeights(argument, { shape: bytes, dtype: 'f32', data: data as unknown as FloatData }, [
-    undefined,
-    undefined,
-  ]);
-}
-
-/** Blocks of a row; 0, which no matrix may have, where it is not made of whole ones. */
-function blockCount(columns: number): number {
-  return columns % BLOCK_VALUES === 0 ? columns / BLOCK_VALUES : 0;
+  if (!Array.isArray(shape) || !(data instanceof Uint8Array)) {
+    throw expectedError('INVALID_ARGUMENT', argument, 'blocks in a Uint8Array', describe(data));
+  }
+  if (shape.length !== 2) {
+    throw expectedError('INVALID_RANK', argument, 'shape [any, any]', shapeText(shape));
+  }
+  const [rows, columns] = shape as number[];
+  if (!(rows > 0 && columns > 0 && columns % BLOCK_VALUES === 0)) {
+    const expected = `shape [any, a multiple of ${BLOCK_VALUES}]`;
+    throw expectedError('INVALID_SHAPE', argument, expected, shapeText(shape));
+  }
+  const blocks = checkedProduct([rows, columns / BLOCK_VALUES], argument);
+  checkRoom(argument, data.length, blocks * BLOCK_BYTES[dtype]);
 }
 
 /**

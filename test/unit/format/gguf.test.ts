@@ -74,6 +74,9 @@ describe('GgufFile', () => {
       data: new Float32Array([1, 2, 3, 4, 5, 6]),
     });
     expect([...file.read('q').data]).toEqual(Array.from({ length: 32 }, (_, i) => i));
+    const stored = file.readStored('q');
+    expect([stored.dtype, stored.data.length, stored.data[33]]).toEqual(['q8_0', 34, 31]);
+    expect(file.readStored('a')).toEqual(file.read('a'));
     expect(file.read('h')).toEqual({
       shape: [2],
       dtype: 'bf16',

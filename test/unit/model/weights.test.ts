@@ -111,6 +111,13 @@ describe('weights of GGUF', () => {
     expect([...data]).toEqual(expected);
   });
 
+  it('move rows of blocks whole', () => {
+    const row = (n: number) => new Array<number>(34).fill(n);
+    const data = Uint8Array.from([0, 1, 2, 3].flatMap(row));
+    const moved = halfSplit({ shape: [4, 32], dtype: 'q8_0', data }, 1);
+    expect(Array.from(moved.data)).toEqual([0, 2, 1, 3].flatMap(row));
+  });
+
   it('keep 16-bit rows as they are, biases too', () => {
     const data = new Uint16Array([0, 1, 2, 3]);
     expect([...halfSplit({ shape: [4], dtype: 'f16', data }, 1).data]).toEqual([0, 2, 1, 3]);

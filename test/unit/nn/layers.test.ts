@@ -2,6 +2,7 @@
 import { Tensor } from '../../../lib';
 import { Embedding, Linear, RmsNorm } from '../../../lib/nn';
 import { linearOracle, rmsNormOracle } from '../../oracle';
+import { randomBlocks } from '../../support/blocks';
 import { expectClose } from '../../support/compare';
 import { roundToDtype } from '../../support/numbers';
 import { Random } from '../../support/random';
@@ -64,6 +65,38 @@ describe.each(['f32', 'f16', 'bf16'] as const)('%s', (dtype) => {
     expect(shared.bytes).toBe(0);
     shared.apply([6, 0, 3, 3], out, 1, 3);
     expect(Array.from(out)).toEqual([...row(0), ...row(3), ...row(3)]);
+  });
+});
+
+describe.each(['q8_0', 'q4_0', 'q4_1'] as const)('blocks of %s', (dtype) => {
+  const random = new Random(12);
+  const { bytes, values } = randomBlocks(random, 7 * 3, dtype);
+  const matrix = { shape: [7, 96], dtype, data: bytes };
+
+  test('make a linear layer and its embedding', () => {
+    const layer = new Linear(matrix);
+    const x = normals(random, 2 * 96, 'f32');
+    const y = layer.forward(tensor(x, [2, 96], 'f32'));
+    const size = linearOracle(x.map(Math.abs), values.map(Math.abs), null, 7, 96);
+    const relative = (y: ArrayLike<number>) => Array.from(y, (v, i) => v / Math.max(1, size[i]));
+    expectClose('y', relative(y.data), relative(linearOracle(x, values, null, 7, 96)), LINEAR);
+    const out = new Float32Array(96);
+    new Embedding(layer).apply([5], out);
+    expect(Array.from(out, (v) => v + 0)).toEqual(
+      Array.from(values.subarray(5 * 96, 6 * 96), (v) => v + 0),
+    );
+    layer.dispose();
+    expect(() => layer.gather(Int32Array.of(0), out, 1)).toThrow(code('DISPOSED'));
+  });
+
+  test('that make no matrix', () => {
+    const wrong = (change: object) => () => new Linear({ ...matrix, ...change });
+    expect(wrong({ shape: [7, 95] })).toThrow(code('INVALID_SHAPE', 'weight'));
+    expect(wrong({ shape: [0, 96] })).toThrow(code('INVALID_SHAPE', 'weight'));
+    expect(wrong({ shape: [96] })).toThrow(code('INVALID_RANK', 'weight'));
+    expect(wrong({ shape: [8, 96] })).toThrow(code('BUFFER_TOO_SMALL', 'weight'));
+    expect(wrong({ data: new Float32Array(999) })).toThrow(code('INVALID_ARGUMENT', 'weight'));
+    expect(wrong({ dtype: 'q5_0' })).toThrow(code('INVALID_DTYPE', 'weight'));
   });
 });
 
