@@ -19,6 +19,7 @@
       "native/runtime/memory.cc",
       "native/runtime/merge.cc",
       "native/runtime/platform.cc",
+      "native/runtime/prefetch.cc",
       "native/runtime/probe.cc",
       "native/runtime/thread_limits.cc",
       "native/runtime/thread_pool.cc",

@@ -31,6 +31,7 @@ struct AttendPlan {
   int64_t runs;  // of keys, each `runKeys` long and a multiple of the block
   int64_t runKeys;
   int64_t width;  // valueDim padded to panels
+  bool prefetch;
   float* states;  // [batch][kvHeads][tile][run], where runs > 1
   std::atomic<bool> outOfMemory{false};
 
@@ -67,6 +68,8 @@ void makePlan(AttendPlan& plan, const AttendProblem& problem) {
   p.sinkTokens = p.window >= p.keyTokens + p.queryTokens ? 0 : std::min(p.sinkTokens, p.keyTokens);
   plan.rows = p.queryTokens * (p.heads / p.kvHeads);
   plan.width = roundUp(p.valueDim, kLanes);
+  const int64_t elements = plan.heads() * visibleAtMost(plan) * (p.headDim + p.valueDim);
+  plan.prefetch = prefetchPays(elements * elementBytes(p.arena.base ? p.arena.layout.dtype : p.kvType));
 
   const int64_t heads = std::max<int64_t>(plan.heads(), 1);
   const int64_t even = roundUp((plan.rows * heads + kWantedTasks - 1) / kWantedTasks, 24);
@@ -97,7 +100,7 @@ void runTask(AttendPlan& plan, int64_t head, int64_t tile, int64_t run, RowState
     return;
   }
   plan.ops->attend(
-      {&p, head / p.kvHeads, head % p.kvHeads, firstRow, rows, first, last, states, scratch, prefetchPays()});
+      {&p, head / p.kvHeads, head % p.kvHeads, firstRow, rows, first, last, states, scratch, plan.prefetch});
 }
 
 void finish(const AttendPlan& plan, int64_t head, int64_t tile, const RowStates& states) {

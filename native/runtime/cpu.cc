@@ -84,6 +84,7 @@ void detect(CpuFeatures& f) {
     f.f16c = bit(one.ecx, 29);
     f.avx2 = bit(seven.ebx, 5);
     f.avxVnni = bit(sevenOne.eax, 4);
+    f.clflushopt = bit(seven.ebx, 23);
   }
   if ((state & kZmmState) == kZmmState) {
     f.avx512f = bit(seven.ebx, 16);

@@ -6,7 +6,7 @@ namespace gqa {
 struct CpuFeatures {
   // x86
   bool avx2, fma, f16c;
-  bool avxVnni;
+  bool avxVnni, clflushopt;
   bool avx512f, avx512bw, avx512vl, avx512dq, avx512vnni, avx512bf16, avx512fp16;
   bool amxTile, amxBf16, amxInt8;  // using tiles needs a permission from the system first: tilesGranted
   // aarch64

@@ -67,13 +67,4 @@ const Choice& chosen() {
 const OpTable* opTable() { return chosen().table; }
 const char* dispatchReason() { return chosen().reason; }
 
-// Measured: Intel's server cores stay at half of the read limit without it, and so does any core whose registers force
-// several strided passes over a panel; AMD's do better with the hardware's own prefetch alone where a pass reads in
-// order (docs/numerics.md). GQA_PREFETCH=0|1 overrides, for measuring.
-bool prefetchPays() {
-  static const char* forced = std::getenv("GQA_PREFETCH");
-  static const bool pays = forced && *forced ? *forced == '1' : cpuFeatures().intel || !opTable()->wholeRows;
-  return pays;
-}
-
 }  // namespace gqa

@@ -119,7 +119,9 @@ void gatherTask(void* context, int64_t item) {
 Status linear(const LinearProblem& problem) {
   LinearJob job = {opTable(), problem, {}, 0, 0, {false}};
   LinearProblem& p = job.problem;
-  p.prefetch = prefetchPays();
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < p.partCount; ++i) bytes += p.parts[i].weights.bytes();
+  p.prefetch = prefetchPays(bytes);
   if (!placeForms(p, *job.ops)) return Status::outOfMemory;
   if (p.norm || p.forms.pairs || p.forms.bytes || p.forms.digits)
     parallelFor(tasksOf(p.tokens, kTileTokens), prepareTask, &job, nullptr);

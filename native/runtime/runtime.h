@@ -15,7 +15,10 @@ enum class Status : int32_t { ok = 0, cancelled = 1, outOfMemory = 2 };
 const OpTable* opTable();
 // Why, in one line, for people; names the features found.
 const char* dispatchReason();
-bool prefetchPays();
+
+// ---- prefetch.cc
+// Whether software prefetch pays for a call that reads so many bytes of keys and values, or weights.
+bool prefetchPays(int64_t bytes);
 
 // ---- attend.cc, merge.cc, linear.cc, elementwise.cc
 Status attend(const AttendProblem& problem, CancelFlag cancel);

@@ -1,0 +1,119 @@
+// Whether software prefetch pays: a property of the machine and of the target, measured once, at the first call that
+// reads enough to gain or lose by it (docs/numerics.md). Results do not depend on it.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+
+#include "cpu.h"
+#include "pacing.h"
+#include "runtime.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define GQA_FLUSH 1
+#include <immintrin.h>
+#endif
+#if defined(_MSC_VER)
+#define GQA_FLUSH_CODE
+#else
+#define GQA_FLUSH_CODE __attribute__((target("clflushopt")))
+#endif
+
+namespace gqa {
+namespace {
+
+// Below this a call's data are likely in a cache, and the call is too short to be worth measuring for.
+constexpr int64_t kLeastBytes = 1 << 20;
+
+// What is timed: decode over an arena of one f32 head that lies in memory, not in a cache.
+constexpr int64_t kHeads = 4, kHeadDim = 128, kTokens = 2048, kBlocks = kTokens / kMaxBlockTokens;
+// Passes with and without, in turns; the best of each counts.
+constexpr int kPasses = 5;
+// By how much the machine must differ from what its kind is known for: noise is less.
+constexpr double kClearly = 0.1;
+
+// Intel's server cores stay at half of the read limit without prefetch, and so does any core whose registers force
+// several strided passes over a panel; AMD's do better with the hardware's own alone where a pass reads in order.
+bool expected() { return cpuFeatures().intel || !opTable()->wholeRows; }
+
+#if GQA_FLUSH
+GQA_FLUSH_CODE void flush(const char* base, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) _mm_clflushopt(const_cast<char*>(base) + i);
+  _mm_mfence();
+}
+bool canFlush() { return cpuFeatures().clflushopt; }
+#else
+void flush(const char*, int64_t) {}
+bool canFlush() { return false; }
+#endif
+
+// Nanoseconds of one cold pass.
+int64_t pass(const AttendProblem& problem, float* memory, bool prefetch) {
+  const OpTable* ops = opTable();
+  const int64_t scratchFloats = roundUp(ops->attendScratchFloats(problem, kHeads), kLanes);
+  float* out = memory + scratchFloats;
+  const RowStates states = {out + kHeads * kHeadDim, out + kHeads * kHeadDim + kHeads, out, kHeadDim};
+  ops->initStates(states, kHeads, kHeadDim);
+  flush(problem.arena.base, kBlocks * problem.arena.layout.bytes());
+  const int64_t start = nanoseconds();
+  ops->attend({&problem, 0, 0, 0, kHeads, 0, kTokens, states, memory, prefetch});
+  return nanoseconds() - start;
+}
+
+bool measure() {
+  const float query[kHeads * kHeadDim] = {};
+  int32_t ids[kBlocks];
+  for (int64_t i = 0; i < kBlocks; ++i) ids[i] = static_cast<int32_t>(i);
+  AttendProblem p = {};
+  p.q = query;
+  p.batch = p.queryTokens = p.kvHeads = 1;
+  p.heads = kHeads;
+  p.keyTokens = kTokens;
+  p.headDim = p.valueDim = kHeadDim;
+  p.causal = true;
+  p.window = std::numeric_limits<int64_t>::max() / 2;
+  p.scale = 1;
+  p.arena.layout = {DType::f32, kHeadDim, kHeadDim, kMaxBlockTokens};
+  p.arena.kvHeads = 1;
+  p.arena.blocks = kBlocks;
+  p.table = {ids, 0, kBlocks};
+
+  const int64_t arenaBytes = kBlocks * p.arena.layout.bytes();
+  const int64_t floats = roundUp(opTable()->attendScratchFloats(p, kHeads), kLanes) + kHeads * (kHeadDim + 2);
+  p.arena.base = static_cast<char*>(allocatePages(arenaBytes));
+  float* memory = static_cast<float*>(allocatePages(floats * 4));
+  bool pays = expected();
+  if (p.arena.base != nullptr && memory != nullptr) {
+    // Written, not only reserved: untouched pages may all be one page of zeros.
+    std::fill_n(reinterpret_cast<float*>(p.arena.base), arenaBytes / 4, 0.5f);
+    int64_t with = pass(p, memory, true), without = pass(p, memory, false);
+    for (int i = 1; i < kPasses; ++i) {
+      with = std::min(with, pass(p, memory, true));
+      without = std::min(without, pass(p, memory, false));
+    }
+    const double gain = static_cast<double>(without) / static_cast<double>(with) - 1;
+    if (gain > kClearly) pays = true;
+    if (gain < -kClearly) pays = false;
+  }
+  releasePages(p.arena.base, arenaBytes);
+  releasePages(memory, floats * 4);
+  return pays;
+}
+
+// -1 where GQA_PREFETCH leaves it open.
+int forced() {
+  const char* value = std::getenv("GQA_PREFETCH");
+  return value == nullptr || *value == '\0' ? -1 : *value == '1';
+}
+
+}  // namespace
+
+bool prefetchPays(int64_t bytes) {
+  static const int choice = forced();
+  if (choice >= 0) return choice == 1;
+  if (bytes < kLeastBytes || !canFlush() || std::strcmp(opTable()->isa, "scalar") == 0) return expected();
+  static const bool pays = measure();
+  return pays;
+}
+
+}  // namespace gqa
