@@ -5,7 +5,7 @@
  */
 import { join } from 'node:path';
 import type * as Library from '../../../lib';
-import type * as BackendModule from '../../../lib/backend';
+import * as ownBackend from '../../../lib/backend';
 import type { FloatDType } from '../../../lib/core/dtype';
 import { LimitProbe } from '../../../lib/cli/bench/limits';
 import type { MachineLimits } from '../../../lib/cli/bench/roofline';
@@ -22,7 +22,7 @@ import { serve } from '../protocol';
 const folder = join(process.argv[2], 'dist', 'lib');
 /* eslint-disable @typescript-eslint/no-require-imports -- which build it is, is known only now */
 const { attention, KvCache, Tensor } = require(folder) as typeof Library;
-const { getBackend } = require(join(folder, 'backend')) as typeof BackendModule;
+const testedBackend = require(join(folder, 'backend')) as typeof ownBackend;
 /* eslint-enable @typescript-eslint/no-require-imports */
 
 /** Not given where a build may be older than the option. */
@@ -74,7 +74,7 @@ function preparePrefill(task: AttentionTask): Library.Tensor<FloatDType> {
 const handlers: AttentionHandlers = {
   prepare(task) {
     release();
-    getBackend().limitThreads(task.threads);
+    testedBackend.getBackend().limitThreads(task.threads);
     copies = task.copies;
     const out = task.op === 'decode' ? prepareDecode(task) : preparePrefill(task);
     call(copies - 1);
@@ -83,10 +83,12 @@ const handlers: AttentionHandlers = {
   time: (seconds) => timeCalls(seconds, copies, call),
 };
 
+/** By this package's own backend: the build at FOLDER may be older than the probes. */
 function limits(threads: number): MachineLimits {
-  getBackend().limitThreads(threads);
-  probe ??= new LimitProbe(getBackend());
+  const backend = ownBackend.getBackend();
+  backend.limitThreads(threads);
+  probe ??= new LimitProbe(backend);
   return probe.measure();
 }
 
-serve({ ...handlers, limits, backend: () => getBackend().info });
+serve({ ...handlers, limits });
