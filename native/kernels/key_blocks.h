@@ -63,13 +63,17 @@ GQA_INLINE BlockLayout tensorBlock(const AttendProblem& p, bool pairs) {
   return {pairs ? DType::bf16 : DType::f32, p.headDim, p.valueDim, kMaxBlockTokens};
 }
 
-// The block that starts at position `first`, straight from the arena.
+// The block that starts at position `first`, straight from the arena. Where several sub-tiles of rows read it, all but
+// the first find it in L1; to keep memory busy meanwhile they fetch the next block, on any machine, if arithmetic and
+// not memory is what they wait for.
 GQA_INLINE KeyBlock arenaBlock(const AttendContext& c, int64_t first) {
   const ArenaView& arena = c.problem.arena;
   const BlockLayout& layout = arena.layout;
   const int64_t ordinal = first / c.blockTokens;
   const char* block = arena.block(c.task.kvHead, c.problem.table.slot(ordinal));
-  const bool more = c.task.prefetch && first + c.blockTokens < c.task.lastKey;
+  const bool computes = c.task.rows * 2 > kMaxTileRows * elementBytes(layout.dtype);
+  const bool pays = c.task.prefetch || computes;
+  const bool more = pays && first + c.blockTokens < c.task.lastKey;
   const char* next = more ? arena.block(c.task.kvHead, c.problem.table.slot(ordinal + 1)) : nullptr;
   return {layout, block, block + layout.valueOffset(), next};
 }

@@ -37,10 +37,12 @@ struct PanelBf16Pairs {
 };
 
 // Memory to be prefetched while a panel is walked, as large as the panel and cut into substreams: what lets a core read
-// at the machine's limit is the number of pages in flight, not the distance (docs/numerics.md).
+// at the machine's limit is the number of pages in flight, not the distance (docs/numerics.md). Where several passes
+// walk the panel each fetches its share, so that memory works as evenly as arithmetic.
 struct Ahead {
   const char* base;  // null for none
   int64_t bytes;
+  int64_t passes = 1, pass = 0;
 };
 
 // What C is before the products are added: nothing, itself, or itself times its row's scale.
@@ -127,10 +129,15 @@ GQA_NOINLINE void panelTile(const PanelArgs& t, int64_t first) {
   const bool wholeLines = first % kLineVectors == 0;
   const char* ahead = t.ahead.base && wholeLines ? t.ahead.base + first / kLineVectors * substream : nullptr;
   const char* other = ahead + t.rowBytes / 64 * substream;
+  int64_t wait = t.ahead.pass;
   for (; l + P::kStep <= t.l1; l += P::kStep, row += t.rowBytes) {
     if (ahead) {
+      if (wait == 0) {
 #pragma GCC unroll 4
-      for (int v = 0; v < V; v += kLineVectors) prefetchLine(ahead + v / kLineVectors * substream);
+        for (int v = 0; v < V; v += kLineVectors) prefetchLine(ahead + v / kLineVectors * substream);
+        wait = t.ahead.passes;
+      }
+      --wait;
       const char* next = other;
       other = ahead + 64;
       ahead = next;
@@ -202,7 +209,8 @@ GQA_INLINE void panelsProduct(const PanelLayout& layout, const char* base, Panel
   for (int64_t v = first; v < last; v += kPanelLanes / kLanes) {
     t.b = base + layout.vectorOffset(v);
     t.rowBytes = layout.rowBytes(v);
-    t.ahead = {ahead ? ahead + layout.vectorOffset(v) : nullptr, layout.rows() * t.rowBytes};
+    t.ahead.base = ahead ? ahead + layout.vectorOffset(v) : nullptr;
+    t.ahead.bytes = layout.rows() * t.rowBytes;
     panelProduct(layout.dtype, t, rows, last - v < layout.rowVectors(v) ? last - v : layout.rowVectors(v));
     t.c += kPanelLanes;
   }

@@ -5,11 +5,9 @@
 namespace gqa {
 namespace {
 
+GQA_INLINE int64_t subTiles(int64_t rows) { return (rows + kMaxTileRows - 1) / kMaxTileRows; }
 // Rows of the next sub-tile: `rows` split evenly.
-GQA_INLINE int64_t subTile(int64_t rows) {
-  const int64_t tiles = (rows + kMaxTileRows - 1) / kMaxTileRows;
-  return (rows + tiles - 1) / tiles;
-}
+GQA_INLINE int64_t subTile(int64_t rows) { return (rows + subTiles(rows) - 1) / subTiles(rows); }
 
 // Rows [tileRow, tileRow + t.rows) of the task's queries with the columns of the tile.
 GQA_INLINE void scoreProduct(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, int64_t tileRow) {
@@ -25,14 +23,14 @@ GQA_INLINE void scoreProduct(const AttendContext& c, const KeyBlock& b, const Sc
                     kScoreStride,
                     Start::zero,
                     nullptr,
-                    {tileRow == 0 ? b.next : nullptr, k.bytes()},
+                    {tileRow == 0 ? b.next : nullptr, k.bytes(), subTiles(t.rows)},
                     c.pairs};
   for (int64_t r = 0, n; r < t.rows; r += n) {
     n = subTile(t.rows - r);
     args.a = c.query + (tileRow + r) * c.queryStride;
     args.c = t.row(r) + t.firstColumn;
     panelProduct(k.dtype, args, n, vectors);
-    args.ahead.base = nullptr;
+    ++args.ahead.pass;
   }
 }
 
@@ -61,7 +59,7 @@ GQA_INLINE void valueProduct(const AttendContext& c, const KeyBlock& b, const We
                    stride,
                    factors ? Start::scaled : Start::given,
                    factors ? factors + r : nullptr,
-                   {r == 0 ? ahead : nullptr, 0},
+                   {ahead, 0, subTiles(rows), subTiles(rows) - subTiles(rows - r)},
                    w.pairs},
                   n, 0, v.vectors());
   }
