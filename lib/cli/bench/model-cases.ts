@@ -1,8 +1,9 @@
 /** Tokens a second of a whole model, prompt and generation, through the public API: worker, sampler and all. */
-import { DTYPE_BYTES, type FloatDType } from '../../core/dtype';
+import type { FloatDType } from '../../core/dtype';
 import type { GenerationStats, Model } from '../../model';
 import { randomData } from './data';
 import { best, now, type LimitProbe } from './limits';
+import { VALUE_BITS } from './roofline';
 import { spread, type Spread } from './statistics';
 
 export interface ModelRun {
@@ -57,7 +58,7 @@ async function runOnce(
 export function bytesPerToken({ model, dtype, context, tokens }: ModelRun): number {
   const { layers, kvHeads, headDim } = model.config;
   const cached = context + tokens / 2;
-  return model.bytes + 2 * layers * kvHeads * headDim * DTYPE_BYTES[dtype] * cached;
+  return model.bytes + 2 * layers * kvHeads * headDim * (VALUE_BITS[dtype] / 8) * cached;
 }
 
 /** @throws the signal's reason when it is aborted */

@@ -34,7 +34,8 @@ interface AttentionOptions extends CommonOptions<StoredDType> {
   precision: Precision[];
 }
 
-const DTYPES: StoredDType[] = ['f32', 'f16', 'bf16'];
+const DTYPES: StoredDType[] = ['f32', 'f16', 'bf16', 'q8', 'q4'];
+const DEFAULT_DTYPES = 'f32,f16,bf16';
 /** Llama-3-8B, SmolLM2-135M, Falcon-7B: a power-of-two group, an odd one, one KV head for all. */
 const DEFAULT_HEADS = '32/8/128,9/3/64,71/1/64';
 const DEFAULT_CONTEXT: Readonly<Record<Op, number[]>> = {
@@ -142,5 +143,9 @@ export function addBenchAttention(bench: Command): void {
         'exact',
       ),
     );
-  addCommonOptions(command, { meaning: 'storage of keys and values', choices: DTYPES }).action(run);
+  addCommonOptions(command, {
+    meaning: 'storage of keys and values',
+    choices: DTYPES,
+    defaults: DEFAULT_DTYPES,
+  }).action(run);
 }
