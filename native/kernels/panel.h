@@ -1,6 +1,6 @@
 // The one microkernel, behind scores, values and linear layers:
-//   C[r][v][lane] = start +  sum_{l0 <= l < l1} A[r][l] * B[l][v][lane],   accumulated in f32.
-// B is a panel (ops.h) or some vectors of its rows; A is row-major f32. A tile's C stays in registers.
+//   C[r][v][lane] = start + sum_{l0 <= l < l1} A[r][l] * B[l][v][lane],   accumulated in f32.
+// B is a panel (ops.h) or some vectors of its rows; A is row-major, f32 or bf16. A tile's C stays in registers.
 #pragma once
 
 namespace gqa {
