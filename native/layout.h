@@ -83,6 +83,19 @@ struct PanelLayout {
   }
 };
 
+// The pieces of a word, lowest first, are bytes (q8_0) or nibbles. K and weights: a byte is a step; byte j of a 4-bit
+// word holds steps j and 4 + j. V: steps (0, 1), (2, 3), ... are 16 bits apart, so that they come out as pairs of
+// 16-bit numbers in their own order.
+GQA_INLINE constexpr int64_t keyStepOf(DType t, int64_t piece) {
+  return t == DType::q8_0 ? piece : piece / 2 + piece % 2 * 4;
+}
+GQA_INLINE constexpr int64_t valueStepOf(DType t, int64_t piece) {
+  return t == DType::q8_0 ? piece % 2 * 2 + piece / 2 : piece % 4 * 2 + piece / 4;
+}
+GQA_INLINE constexpr int64_t valuePieceOf(DType t, int64_t step) {
+  return t == DType::q8_0 ? step % 2 * 2 + step / 2 : step % 2 * 4 + step / 2;
+}
+
 // Quantised values of a block, whose lanes are dims and whose steps are tokens: as in K, 32 dims of one token share a
 // scale. A panel is its rows [tokens/k][lanes][k], then, per 32 of its lanes, the tokens' scales and their minimums.
 struct ValuePanels {

@@ -70,6 +70,8 @@ export interface Addon {
   swiglu(gate: Float32Array, up: Float32Array, out: Float32Array): void;
   add(x: Float32Array, y: Float32Array): void;
   convert(from: FloatData, to: FloatData): void;
+  /** The answer is left in CountSlot.holds. */
+  allBelow(data: FloatData): void;
   probeRead(buffer: Uint8Array): void;
   probeFma(iterations: number): number;
   /** kind as DotKind in ops.h. */

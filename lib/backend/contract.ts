@@ -4,7 +4,7 @@
  * Arguments arrive checked (core/validate.ts): a backend trusts shapes, dtypes, lengths and finiteness of options.
  * Every array is row-major and starts at its first element; element type f16 and bf16 are Uint16Array bits.
  */
-import type { FloatData, FloatDType, WeightData, WeightDType } from '../core/dtype';
+import type { CacheDType, FloatData, FloatDType, WeightData, WeightDType } from '../core/dtype';
 import type { Precision } from '../core/precision';
 
 export interface BackendInfo {
@@ -22,7 +22,7 @@ export interface ArenaLayout {
   kvHeads: number;
   headDim: number;
   valueDim: number;
-  dtype: FloatDType;
+  dtype: CacheDType;
   /** A multiple of 16, at most 64. */
   blockTokens: number;
   blocks: number;
@@ -259,6 +259,8 @@ export interface Backend {
   add(x: Float32Array, y: Float32Array, count: number): void;
   /** Round to nearest even; NaN stays NaN, overflow becomes Infinity. */
   convert(args: ConvertArgs): void;
+  /** Whether |x| < limit for each of the first `count` elements; false where one is NaN. */
+  allBelow(data: FloatData, dtype: FloatDType, count: number, limit: number): boolean;
 
   /** At most n threads share a call from now on, process-wide (1 <= n); never more than info.threads at start. */
   limitThreads(n: number): void;

@@ -2,7 +2,8 @@
  * The native backend. Numbers reach the addon through one Float64Array, arrays and handles as positional arguments, so
  * that a call costs a fraction of a microsecond. Results are those of contract.ts.
  */
-import { DTYPE_CODE, WEIGHT_DTYPE_CODE } from '../core/dtype';
+import { DTYPE_CODE, WEIGHT_DTYPE_CODE, cacheDTypeCode } from '../core/dtype';
+import type { FloatData, FloatDType } from '../core/dtype';
 import { GqaError } from '../core/errors';
 import type { Addon, AddonInfo, Handle } from './addon';
 import type * as contract from './contract';
@@ -57,7 +58,7 @@ export class NativeBackend implements contract.Backend {
 
   createArena(layout: contract.ArenaLayout): contract.Arena {
     const p = this.parameters;
-    p[ArenaSlot.dtype] = DTYPE_CODE[layout.dtype];
+    p[ArenaSlot.dtype] = cacheDTypeCode(layout.dtype);
     p[ArenaSlot.kvHeads] = layout.kvHeads;
     p[ArenaSlot.headDim] = layout.headDim;
     p[ArenaSlot.valueDim] = layout.valueDim;
@@ -266,6 +267,16 @@ export class NativeBackend implements contract.Backend {
     p[CountSlot.toDtype] = DTYPE_CODE[args.toDtype];
     this.addon.convert(args.from, args.to);
     this.check('convert');
+  }
+
+  allBelow(data: FloatData, dtype: FloatDType, count: number, limit: number): boolean {
+    const p = this.parameters;
+    p[CountSlot.count] = count;
+    p[CountSlot.fromDtype] = DTYPE_CODE[dtype];
+    p[CountSlot.limit] = limit;
+    this.addon.allBelow(data);
+    this.check('allBelow');
+    return p[CountSlot.holds] === 1;
   }
 
   limitThreads(n: number): void {

@@ -1,6 +1,10 @@
-/** GGUF's blocks of 32 values that weights may stay in, widened to f32. Scales and minimums are f16, little-endian. */
+/**
+ * GGUF's blocks of 32 values that weights and caches may stay in, to and from f32. Scales and minimums are f16,
+ * little-endian. Quantising is f32 arithmetic (Math.fround), so that every backend makes the same bits.
+ */
 import type { BlockDType } from './dtype';
-import { f16BitsToF32 } from './half';
+import { BLOCK_BYTES, BLOCK_VALUES } from './dtype';
+import { f16BitsToF32, f32ToF16Bits } from './half';
 
 export function halfAt(bytes: Uint8Array, at: number): number {
   return f16BitsToF32(bytes[at] | (bytes[at + 1] << 8));
@@ -43,3 +47,83 @@ export function dequantizeQ4_1(blocks: Uint8Array, out: Float32Array): void {
 export const DEQUANTIZE: Readonly<
   Record<BlockDType, (blocks: Uint8Array, out: Float32Array) => void>
 > = { q8_0: dequantizeQ8_0, q4_0: dequantizeQ4_0, q4_1: dequantizeQ4_1 };
+
+function putHalf(bytes: Uint8Array, at: number, value: number): number {
+  const bits = f32ToF16Bits(value);
+  bytes[at] = bits;
+  bytes[at + 1] = bits >> 8;
+  return f16BitsToF32(bits);
+}
+
+/** x / scale to the nearest integer, ties to even, within [low, high]. */
+function quantum(x: number, inverse: number, low: number, high: number): number {
+  const scaled = Math.fround(x * inverse);
+  const floor = Math.floor(scaled);
+  const rest = scaled - floor;
+  const up = rest > 0.5 || (rest === 0.5 && floor % 2 !== 0);
+  return Math.min(high, Math.max(low, up ? floor + 1 : floor));
+}
+
+/** d = f16(max |x| / 127), q = x / d */
+function quantizeQ8_0(x: Float32Array, from: number, bytes: Uint8Array, at: number): void {
+  let most = 0;
+  for (let i = 0; i < BLOCK_VALUES; i++) most = Math.max(most, Math.abs(x[from + i]));
+  const scale = putHalf(bytes, at, Math.fround(most / 127));
+  const inverse = scale > 0 ? Math.fround(1 / scale) : 0;
+  for (let i = 0; i < BLOCK_VALUES; i++) {
+    bytes[at + 2 + i] = quantum(x[from + i], inverse, -127, 127);
+  }
+}
+
+/** m = f16(min x), d = f16((max x - m) / 15), q = (x - m) / d */
+function quantizeQ4_1(x: Float32Array, from: number, bytes: Uint8Array, at: number): void {
+  let least = Infinity;
+  let most = -Infinity;
+  for (let i = 0; i < BLOCK_VALUES; i++) {
+    least = Math.min(least, x[from + i]);
+    most = Math.max(most, x[from + i]);
+  }
+  const minimum = putHalf(bytes, at + 2, least);
+  const scale = putHalf(bytes, at, Math.fround(Math.fround(most - minimum) / 15));
+  const inverse = scale > 0 ? Math.fround(1 / scale) : 0;
+  const nibble = (i: number): number => quantum(Math.fround(x[from + i] - minimum), inverse, 0, 15);
+  for (let i = 0; i < 16; i++) bytes[at + 4 + i] = nibble(i) | (nibble(i + 16) << 4);
+}
+
+/** x[0 .. length), length a multiple of 32, as blocks from `at` on. Values are finite and of QUANTISED_LIMIT at most. */
+export function quantizeRow(
+  dtype: 'q8_0' | 'q4_1',
+  x: Float32Array,
+  length: number,
+  bytes: Uint8Array,
+  at: number,
+): void {
+  const quantize = dtype === 'q8_0' ? quantizeQ8_0 : quantizeQ4_1;
+  for (let from = 0; from < length; from += BLOCK_VALUES, at += BLOCK_BYTES[dtype]) {
+    quantize(x, from, bytes, at);
+  }
+}
+
+/** The inverse, up to the rounding of quantizeRow. */
+export function dequantizeRow(
+  dtype: 'q8_0' | 'q4_1',
+  bytes: Uint8Array,
+  at: number,
+  x: Float32Array,
+  length: number,
+): void {
+  const size = BLOCK_BYTES[dtype];
+  for (let to = 0; to < length; to += BLOCK_VALUES, at += size) {
+    const d = halfAt(bytes, at);
+    if (dtype === 'q8_0') {
+      for (let i = 0; i < 32; i++) x[to + i] = d * ((bytes[at + 2 + i] << 24) >> 24);
+      continue;
+    }
+    const m = halfAt(bytes, at + 2);
+    for (let i = 0; i < 16; i++) {
+      const q = bytes[at + 4 + i];
+      x[to + i] = d * (q & 15) + m;
+      x[to + i + 16] = d * (q >> 4) + m;
+    }
+  }
+}

@@ -4,12 +4,12 @@
  */
 import { getBackend } from '../backend';
 import type { Arena, ArenaLayout, Backend } from '../backend/contract';
-import { DTYPE_BYTES } from '../core/dtype';
-import type { FloatDType } from '../core/dtype';
+import { CACHE_DTYPES, cacheRowBytes, isCacheDType } from '../core/dtype';
+import type { CacheDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import { DISPOSED, IDLE } from '../core/storage';
 import { disposeSymbol } from '../core/tensor';
-import { allocate, checkedProduct, describe, isFloatDType, requireInteger } from '../core/validate';
+import { allocate, checkedProduct, describe, requireInteger } from '../core/validate';
 import { MAX_HEAD_DIM, requireOptions, requireWindow, stateError } from '../core/validate';
 import { BlockPool } from './block-pool';
 import { planRing } from './ring';
@@ -25,8 +25,11 @@ export interface KvCacheOptions {
   headDim: number;
   /** Tokens per sequence. */
   capacity: number;
-  /** How keys and values are stored; default 'f32'. */
-  dtype?: FloatDType;
+  /**
+   * How keys and values are stored; default 'f32'. 'q8' and 'q4' round each token's row in groups of 32 dims to 8.5 and
+   * 5 bits a value (docs/numerics.md).
+   */
+  dtype?: CacheDType;
   /** Size of a value's head where it differs from headDim. */
   valueDim?: number;
   /** Keys that a query sees, itself included; without it a sequence ends at `capacity`. */
@@ -50,7 +53,7 @@ export class KvCache {
   readonly headDim: number;
   readonly valueDim: number;
   readonly capacity: number;
-  readonly dtype: FloatDType;
+  readonly dtype: CacheDType;
   /** Infinity for none. */
   readonly window: number;
   readonly sinkTokens: number;
@@ -105,11 +108,8 @@ export class KvCache {
     const { blockTokens, sinkBlocks, ringBlocks } = this.geometry;
     const blocks = this.sequences * (sinkBlocks + ringBlocks);
     const { kvHeads, headDim, valueDim, dtype } = this;
-    const dims = headDim + valueDim;
-    checkedProduct(
-      [this.layers, kvHeads, blocks, blockTokens, dims, DTYPE_BYTES[dtype]],
-      'options.capacity',
-    );
+    const bytes = cacheRowBytes(dtype, headDim) + cacheRowBytes(dtype, valueDim);
+    checkedProduct([this.layers, kvHeads, blocks, blockTokens, bytes], 'options.capacity');
     if (blocks > MAX_BLOCKS) {
       const expected = `at most ${MAX_BLOCKS} blocks of ${blockTokens} tokens`;
       throw expectedError('OUT_OF_RANGE', 'options.capacity', expected, `${blocks} blocks`);
@@ -170,9 +170,9 @@ export class KvCache {
   }
 }
 
-function requireCacheDType(dtype: unknown): FloatDType {
-  if (isFloatDType(dtype)) return dtype;
-  const expected = 'f32, f16 or bf16 (quantised storage is not available yet)';
+function requireCacheDType(dtype: unknown): CacheDType {
+  if (isCacheDType(dtype)) return dtype;
+  const expected = `one of ${CACHE_DTYPES.join(', ')}`;
   throw expectedError('INVALID_DTYPE', 'options.dtype', expected, describe(dtype));
 }
 
@@ -199,7 +199,8 @@ function requireSlack(
 function createArenas(backend: Backend, layout: ArenaLayout, layers: number): Arena[] {
   const arenas: Arena[] = [];
   const { kvHeads, headDim, valueDim, blocks, blockTokens, dtype } = layout;
-  const bytes = kvHeads * (headDim + valueDim) * blocks * blockTokens * DTYPE_BYTES[dtype];
+  const rowBytes = cacheRowBytes(dtype, headDim) + cacheRowBytes(dtype, valueDim);
+  const bytes = kvHeads * rowBytes * blocks * blockTokens;
   try {
     for (let i = 0; i < layers; i++) {
       arenas.push(allocate(() => backend.createArena(layout), bytes, 'options.capacity'));

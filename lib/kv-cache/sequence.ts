@@ -2,6 +2,7 @@
  * One conversation in a cache: k [tokens, kvHeads, headDim] and v [tokens, kvHeads, valueDim] per layer and step, in f32,
  * f16 or bf16, stored in the cache's dtype. Positions are absolute, from 0.
  */
+import { blocksOf, QUANTISED_LIMIT } from '../core/dtype';
 import type { FloatDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import { DISPOSED, IDLE } from '../core/storage';
@@ -55,7 +56,7 @@ export class KvSequence {
    * @param k [tokens, kvHeads, headDim], or [1, tokens, kvHeads, headDim]
    * @param v [tokens, kvHeads, valueDim], or [1, tokens, kvHeads, valueDim], of k's dtype
    * @throws GqaError LAYERS_UNEVEN, CAPACITY_EXCEEDED (no window and no room), INVALID_RANK, INVALID_SHAPE,
-   *   INVALID_DTYPE, INVALID_ARGUMENT, OUT_OF_RANGE, BUFFER_DETACHED, BUFFER_TOO_SMALL, DISPOSED, BUSY.
+   *   INVALID_DTYPE, INVALID_ARGUMENT, NON_FINITE (a quantised cache), OUT_OF_RANGE, BUFFER_DETACHED, BUFFER_TOO_SMALL, DISPOSED, BUSY.
    *   Nothing is written then.
    */
   append(layer: number, k: Tensor<FloatDType>, v: Tensor<FloatDType>): void {
@@ -72,8 +73,21 @@ export class KvSequence {
       throw expectedError('INVALID_DTYPE', 'v', `k's dtype ${keys.dtype}`, values.dtype);
     }
     this.ring.checkAppend(layer, tokens);
+    this.checkStorable(keys, 'k');
+    this.checkStorable(values, 'v');
     this.write(view, keys, values, tokens);
     this.ring.commitAppend(layer, tokens);
+  }
+
+  /** A quantised cache takes numbers only: one NaN or Infinity would make its whole group meaningless. */
+  private checkStorable(tensor: Tensor<FloatDType>, argument: string): void {
+    const { dtype, backend } = this.cache;
+    if (blocksOf(dtype) === null) return;
+    const elements = tensor.shape.reduce((product, size) => product * size, 1);
+    // The limit itself is allowed, and f32 has numbers between the two.
+    if (backend.allBelow(tensor.storage.data, tensor.dtype, elements, QUANTISED_LIMIT + 1)) return;
+    const expected = `finite values of magnitude ${QUANTISED_LIMIT} at most for a ${dtype} cache`;
+    throw expectedError('NON_FINITE', argument, expected, 'others');
   }
 
   /** Stores what will be held: the new sinks, and of the others those that the window has not already passed. */

@@ -31,6 +31,7 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exporter.hot("swiglu", swigluCall);
   exporter.hot("add", addCall);
   exporter.hot("convert", convertCall);
+  exporter.hot("allBelow", allBelowCall);
   return exports;
 }
 

@@ -83,6 +83,13 @@ class Arguments {
     return type;
   }
 
+  DType cacheType(int slot) {
+    const int64_t code = count(slot);
+    if (code == static_cast<int64_t>(DType::q8_0) || code == static_cast<int64_t>(DType::q4_1))
+      return static_cast<DType>(code);
+    return floatType(slot);
+  }
+
   // Typed arrays of `elements` at least; a product of counts in double cannot wrap around.
   template <class T>
   T* array(int position, double elements) {

@@ -139,6 +139,16 @@ napi_value convertCall(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+napi_value allBelowCall(napi_env env, napi_callback_info info) {
+  using namespace count_slot;
+  Arguments a(env, info);
+  const int64_t n = a.count(count);
+  const DType type = a.floatType(fromDtype);
+  const void* data = a.floats(0, type, a.number(count));
+  if (a.accepted()) a.give(holds, allBelow(data, type, n, a.single(limit)) ? 1 : 0);
+  return nullptr;
+}
+
 // merge(outs[], lses[], out, lse): lists, so without the fixed positions of the others.
 void mergeCall(const Napi::CallbackInfo& info) {
   using namespace merge_slot;

@@ -12,6 +12,7 @@ napi_value ropeCall(napi_env env, napi_callback_info info);
 napi_value swigluCall(napi_env env, napi_callback_info info);
 napi_value addCall(napi_env env, napi_callback_info info);
 napi_value convertCall(napi_env env, napi_callback_info info);
+napi_value allBelowCall(napi_env env, napi_callback_info info);
 
 void mergeCall(const Napi::CallbackInfo& info);
 

@@ -4,7 +4,7 @@
 
 namespace gqa {
 
-constexpr int kParameterVersion = 3;
+constexpr int kParameterVersion = 4;
 constexpr int kParameterCount = 32;
 
 namespace result {
@@ -81,7 +81,7 @@ enum : int { tokens = 2, heads, headDim, rotaryDim, interleaved };
 }
 
 namespace count_slot {
-enum : int { count = 2, fromDtype, toDtype };
+enum : int { count = 2, fromDtype, toDtype, limit, holds };
 }
 
 }  // namespace gqa

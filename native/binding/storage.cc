@@ -45,7 +45,7 @@ Napi::Value createArenaCall(const Napi::CallbackInfo& info) {
   Arguments a(info);
   Storage storage = {Storage::Kind::arena, nullptr, {}, {}};
   ArenaView& arena = storage.arena;
-  arena.layout = {a.floatType(dtype), a.count(headDim), a.count(valueDim), a.count(blockTokens)};
+  arena.layout = {a.cacheType(dtype), a.count(headDim), a.count(valueDim), a.count(blockTokens)};
   arena.kvHeads = a.count(kvHeads);
   arena.blocks = a.count(blocks);
   const BlockLayout& layout = arena.layout;

@@ -7,23 +7,22 @@
 namespace gqa {
 namespace {
 
-// Rows of a tile at most: its scores stay in L1 beside a panel of the block, which every sub-tile reads.
-constexpr int64_t kTileRows = 24;
-
 // Whether q and the weights are multiplied as bf16: the block is bf16 too, the CPU multiplies such pairs, and q is
 // exact in bf16 or the caller prefers speed.
 GQA_INLINE bool multipliesPairs(const AttendProblem& p) {
   return kDotBf16 && p.kvType == DType::bf16 && (p.qType == DType::bf16 || p.fast);
 }
 
-GQA_INLINE int64_t queryStride(const AttendProblem& p) {
+GQA_INLINE int64_t queryStride(const AttendProblem& p, int64_t rows) {
+  if (multipliesIntegers(p, rows)) return integerQueryStride(p.headDim);
   return multipliesPairs(p) ? roundUp(p.headDim, kLanes) / 2 : roundUp(p.headDim, 2);
 }
 
 // Scratch in floats: queries, lane sums, scores, weights twice, factors, and a block where keys are tensors.
 int64_t attendScratchFloats(const AttendProblem& p, int64_t rows) {
-  const int64_t packed = p.arena.base ? 0 : tensorBlock(p, multipliesPairs(p)).bytes() / 4;
-  return roundUp(rows * queryStride(p), kLanes) + rows * kLanes + 5 * kScoreStride * kTileRows / 2 +
+  const bool asStored = p.arena.base && !isQuantised(p.arena.layout.dtype);
+  const int64_t packed = asStored ? 0 : tensorBlock(p, multipliesPairs(p)).bytes() / 4;
+  return roundUp(rows * queryStride(p, rows), kLanes) + rows * kLanes + 5 * kScoreStride * kTileRows / 2 +
          roundUp(kTileRows, kLanes) + packed;
 }
 
@@ -34,7 +33,8 @@ GQA_INLINE AttendContext makeContext(const AttendTask& task) {
   c.group = p.heads / p.kvHeads;
   c.blockTokens = p.arena.base ? p.arena.layout.blockTokens : kMaxBlockTokens;
   c.pairs = multipliesPairs(p);
-  c.queryStride = queryStride(p);
+  c.integers = multipliesIntegers(p, task.rows);
+  c.queryStride = queryStride(p, task.rows);
   // Scaled by the softmax only where no score is touched in between, nor an -Infinity turned by a scale of 0 or less.
   const float scale = plain ? p.scale * kLog2e : p.scale;
   const bool exactQuery = c.pairs && p.qType == DType::bf16, late = exactQuery && plain && scale > 0;
@@ -69,6 +69,10 @@ GQA_INLINE void packQuery(const AttendContext& c) {
     const int64_t index = ((c.task.batch * p.queryTokens + row / c.group) * p.heads + head) * p.headDim;
     float* to = c.query + r * c.queryStride;
     if (row % c.group == 0) prefetchQuery(c, row / c.group + 1);
+    if (c.integers) {
+      packIntegerQuery(p.kvType, p.qType, elementAt(p.q, p.qType, index), p.headDim, c.queryScale, to);
+      continue;
+    }
     for (int64_t d = 0; d < p.headDim; d += kLanes) {
       const int64_t n = lanesLeft(d, p.headDim);
       const Vec q = mul(loadAs(p.qType, elementAt(p.q, p.qType, index + d), n), scale);
@@ -81,12 +85,21 @@ GQA_INLINE void packQuery(const AttendContext& c) {
   }
 }
 
+GQA_INLINE KeyBlock keyBlock(const AttendContext& c, int64_t first, KeyRange keys) {
+  if (!c.problem.arena.base) return packedBlock(c, first, keys);
+  const bool asStored = c.integers || !isQuantised(c.problem.arena.layout.dtype);
+  return asStored ? arenaBlock(c, first) : widenedBlock(c, first, keys);
+}
+
 // Scores of a tile, from the product to masked log2 units. False if no key is visible.
 GQA_INLINE bool scoreTile(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, int64_t tileRow, KeyRange keys,
                           bool bounded) {
   const AttendProblem& p = c.problem;
   if (p.mask.data && maskHidesAll(t, keys.first - t.firstKey, keys.last - t.firstKey)) return false;
-  scoreProduct(c, b, t, tileRow);
+  if (c.integers)
+    integerScores(c, b, t, tileRow);
+  else
+    scoreProduct(c, b, t, tileRow);
   if (c.scoreScale != 1) multiplyScores(t, c.scoreScale);
   if (p.softcap > 0) applySoftcap(t);
   if (p.alibiSlopes) applyAlibi(t);
@@ -123,6 +136,7 @@ GQA_INLINE void attendTile(const AttendContext& c, const KeyBlock& b, int64_t fi
   if (p.dropout > 0) applyDropout(t, c.weights);
 
   float* out = task.states.out + tileRow * task.states.stride;
+  if (c.integers) return integerValues(c, b, t, out, factors);
   const int64_t pair = c.pairs ? 2 : 1;  // keys that are multiplied together
   const bool partial = lo % pair != 0 || hi % pair != 0;
   if ((someHidden || partial || p.mask.data || p.bias.data) && !valuesFinite(b, lo / pair * pair, roundUp(hi, pair)))
@@ -149,7 +163,7 @@ void attendTask(const AttendTask& task) {
     const KeyRange keys =
         visibleKeys(p, low, high, most(first, task.firstKey), least(first + c.blockTokens, task.lastKey));
     if (keys.empty()) continue;
-    const KeyBlock block = p.arena.base ? arenaBlock(c, first) : packedBlock(c, first, keys);
+    const KeyBlock block = keyBlock(c, first, keys);
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t row = i * tileRows;
       if (!p.arena.base) prefetchTensors(c, first + c.blockTokens, i, tiles);

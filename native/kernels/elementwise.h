@@ -62,5 +62,15 @@ void convertRow(const void* from, DType fromType, void* to, DType toType, int64_
   }
 }
 
+bool allBelowRow(const void* data, DType type, int64_t count, float limit) {
+  const Vec bound = splat(limit), one = splat(1);
+  Vec outside = zero();
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const Vec x = loadAs(type, elementAt(data, type, i), lanesLeft(i, count));
+    outside = add(outside, whereLess(max(x, sub(zero(), x)), bound, zero(), one));
+  }
+  return reduceAdd(outside) == 0;
+}
+
 }  // namespace
 }  // namespace gqa

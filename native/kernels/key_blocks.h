@@ -5,6 +5,9 @@
 namespace gqa {
 namespace {
 
+// Rows of a tile at most: its scores stay in L1 beside a panel of the block, which every sub-tile reads.
+constexpr int64_t kTileRows = 24;
+
 struct KeyRange {
   int64_t first, last;
   GQA_INLINE bool empty() const { return first >= last; }
@@ -42,6 +45,7 @@ struct AttendContext {
   const AttendProblem& problem;
   int64_t group = 0, blockTokens = 0;
   bool pairs = false;        // q and weights are bf16, else f32
+  bool integers = false;     // q and weights are 16-bit integers against a quantised block
   int64_t queryStride = 0;   // 4-byte words of a packed query row
   bool plainScores = false;  // no feature touches scores before the softmax: log2 e is part of the scale
   // The scale, wherever it goes: into the query, over the scores before any feature, or into the softmax; else 1.
@@ -52,7 +56,7 @@ struct AttendContext {
   float* weights = nullptr;         // [kTileRows][kScoreStride]
   uint16_t* weightPairs = nullptr;  // [kTileRows][kScoreStride], as bf16
   float* factors = nullptr;         // [kTileRows], the rescaling of each row
-  char* packed = nullptr;           // one block, where keys are tensors
+  char* packed = nullptr;           // one block, where keys are tensors or quantised
 
   GQA_INLINE int64_t position(int64_t row) const {
     return (task.firstRow + row) / group + problem.keyTokens - problem.queryTokens;
@@ -76,6 +80,14 @@ GQA_INLINE KeyBlock arenaBlock(const AttendContext& c, int64_t first) {
   const bool more = pays && first + c.blockTokens < c.task.lastKey;
   const char* next = more ? arena.block(c.task.kvHead, c.problem.table.slot(ordinal + 1)) : nullptr;
   return {layout, block, block + layout.valueOffset(), next};
+}
+
+// The same, widened to f32 where it is quantised.
+GQA_INLINE KeyBlock widenedBlock(const AttendContext& c, int64_t first, KeyRange keys) {
+  const KeyBlock block = arenaBlock(c, first);
+  const BlockLayout wide = {DType::f32, block.layout.headDim, block.layout.valueDim, block.layout.blockTokens};
+  widenBlock(block.layout, block.k, keys.first - first, keys.last - first, wide, c.packed);
+  return {wide, c.packed, c.packed + wide.valueOffset(), nullptr};
 }
 
 GQA_INLINE void prefetchRow(const char* row, int64_t bytes) {

@@ -116,6 +116,12 @@ void storeTokens(const StoreProblem& p, int64_t kvHead) {
     const char* k = elementAt(p.k, p.type, (p.from + i) * keyStride + kvHead * layout.headDim);
     const char* v = elementAt(p.v, p.type, (p.from + i) * valueStride + kvHead * layout.valueDim);
 
+    if (isQuantised(layout.dtype)) {
+      storeQuantisedKey(layout.keys(), block, slot, p.type, k);
+      storeQuantisedValue(layout.quantisedValues(), block + layout.valueOffset(), slot, p.type, v);
+      ++i;
+      continue;
+    }
     const bool wholeVector = slot % kLanes == 0 && p.count - i >= kLanes;
     if (wholeVector) {
       packVector(layout.keys(), block, slot / kLanes, p.type, k, keyStride, kLanes);

@@ -86,6 +86,10 @@ void convert(const void* from, DType fromType, void* to, DType toType, int64_t c
   splitRows(job, 1, convertTask);
 }
 
+bool allBelow(const void* data, DType type, int64_t count, float limit) {
+  return opTable()->allBelow(data, type, count, limit);
+}
+
 void rope(const RopeProblem& problem) {
   RopeJob job = {opTable(), &problem,
                  std::max<int64_t>(1, kTaskElements / std::max<int64_t>(problem.heads * problem.rotaryDim, 1))};

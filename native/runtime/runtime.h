@@ -35,6 +35,7 @@ void rope(const RopeProblem& problem);
 void swiglu(const float* gate, const float* up, float* out, int64_t count);
 void add(float* x, const float* y, int64_t count);
 void convert(const void* from, DType fromType, void* to, DType toType, int64_t count);
+bool allBelow(const void* data, DType type, int64_t count, float limit);
 
 // ---- probe.cc: what the machine can do, timed by the caller
 void probeRead(const void* data, int64_t bytes);

@@ -7,12 +7,15 @@
 #include "../kernels/math.h"
 #include "../kernels/panel.h"
 #include "../kernels/rows.h"
+#include "../kernels/quantise.h"
 #include "../kernels/pack.h"
 #include "../kernels/states.h"
 #include "../kernels/scores.h"
 #include "../kernels/key_blocks.h"
 #include "../kernels/softmax.h"
 #include "../kernels/products.h"
+#include "../kernels/integer_products.h"
+#include "../kernels/quantised_tile.h"
 #include "../kernels/attend.h"
 #include "../kernels/activations.h"
 #include "../kernels/dots.h"
@@ -26,6 +29,6 @@
   const OpTable name##Table = {                                                                    \
       #name, kWholeRows, attendScratchFloats, attendTask, initStates, mergeStates, finishRows,     \
       storeTokens, packWeightVectors, unpackWeightRow, activationForm, prepareActivations,         \
-      linearVectors, rmsNormRows, ropeTokens, swigluRow, addRow, convertRow, probeReadBytes,       \
-      probeMultiplyAdds, probeDotProducts};
+      linearVectors, rmsNormRows, ropeTokens, swigluRow, addRow, convertRow, allBelowRow,          \
+      probeReadBytes, probeMultiplyAdds, probeDotProducts};
 // clang-format on

@@ -5,7 +5,8 @@
 import { attention, Tensor, type AttentionFeatures, type KvSequence } from '../../lib';
 import { attentionOracle, type OracleAttention } from '../oracle';
 import { compareWithOracle } from './attention-case';
-import { roundToDtype, type FloatName } from './numbers';
+import type { FloatName } from './numbers';
+import { asStored, type CacheName } from './quantise';
 import type { Random } from './random';
 import { f32Tensor, normals, tensor } from './tensors';
 
@@ -14,7 +15,7 @@ export interface CacheShape {
   kvHeads: number;
   headDim: number;
   valueDim?: number;
-  dtype: FloatName;
+  dtype: CacheName;
   window?: number;
   sinkTokens?: number;
 }
@@ -46,20 +47,21 @@ export class UnboundedSequence {
   }
 
   /** Appends the same number of random tokens to every layer of both. */
-  append(tokens: number, dtype: FloatName = this.shape.dtype): void {
+  append(tokens: number, dtype: FloatName = this.computeDtype): void {
     for (let layer = 0; layer < this.shape.layers; layer++) this.appendLayer(layer, tokens, dtype);
   }
 
-  appendLayer(layer: number, tokens: number, dtype: FloatName = this.shape.dtype): void {
+  appendLayer(layer: number, tokens: number, dtype: FloatName = this.computeDtype): void {
     const { k, v } = this.randomTokens(tokens, dtype);
     this.sequence.append(layer, k.tensor, v.tensor);
-    this.layers[layer].keys.push(...this.stored(k.values, tokens));
-    this.layers[layer].values.push(...this.stored(v.values, tokens));
+    const { headDim, valueDim = headDim } = this.shape;
+    this.layers[layer].keys.push(...this.stored(k.values, tokens, headDim));
+    this.layers[layer].values.push(...this.stored(v.values, tokens, valueDim));
   }
 
   /** Tries an append that must fail; the mirror takes nothing. */
   appendRefused(layer: number, tokens: number): void {
-    const { k, v } = this.randomTokens(tokens, this.shape.dtype);
+    const { k, v } = this.randomTokens(tokens, this.computeDtype);
     this.sequence.append(layer, k.tensor, v.tensor);
   }
 
@@ -75,7 +77,7 @@ export class UnboundedSequence {
     queryTokens: number,
     group: number,
     options: RowOptions = {},
-    qDtype: FloatName = this.shape.dtype,
+    qDtype: FloatName = this.computeDtype,
   ): void {
     const { kvHeads, headDim } = this.shape;
     const heads = kvHeads * group;
@@ -105,8 +107,10 @@ export class UnboundedSequence {
     );
     const name = `layer ${layer}, ${queryTokens} queries at the end of ${keys.length} tokens`;
     const { dtype } = this.shape;
-    const coarsest = options.precision === 'fast' && dtype === 'bf16' ? dtype : qDtype;
-    compareWithOracle(name, result, attentionOracle(oracle), coarsest);
+    const fast = options.precision === 'fast' && dtype === 'bf16' ? dtype : qDtype;
+    // Over quantised keys queries and weights are 16-bit numbers.
+    const quantised = (dtype === 'q8' || dtype === 'q4') && fast !== 'bf16';
+    compareWithOracle(name, result, attentionOracle(oracle), quantised ? 'f16' : fast);
   }
 
   /** Gives the oracle every feature, and returns the options that ask for the same. */
@@ -138,11 +142,18 @@ export class UnboundedSequence {
     return { k: make(headDim), v: make(valueDim) };
   }
 
-  /** One array a token, as the cache's dtype holds it. */
-  private stored(values: number[], tokens: number): number[][] {
-    const width = values.length / Math.max(1, tokens);
+  /** What tokens and queries come in where a test does not say: the cache's dtype, or f32 for a quantised one. */
+  private get computeDtype(): FloatName {
+    const { dtype } = this.shape;
+    return dtype === 'q8' || dtype === 'q4' ? 'f32' : dtype;
+  }
+
+  /** One array a token, as the cache's dtype holds its heads' rows. */
+  private stored(values: number[], tokens: number, dim: number): number[][] {
+    const { kvHeads, dtype } = this.shape;
+    const row = (n: number): number[] => asStored(values.slice(n * dim, (n + 1) * dim), dtype);
     return Array.from({ length: tokens }, (_, t) =>
-      values.slice(t * width, (t + 1) * width).map((x) => roundToDtype(x, this.shape.dtype)),
+      Array.from({ length: kvHeads }, (_, head) => row(t * kvHeads + head)).flat(),
     );
   }
 }

@@ -1,12 +1,13 @@
 /**
  * Storage of one layer's blocks. A block of one KV head holds K as panels [blockTokens / 8][headDim][8 tokens] and V as
- * rows [blockTokens][valueDim rounded up to 8], in the arena's dtype; blocks are ordered [kvHeads][blocks].
+ * rows [blockTokens][valueDim rounded up to 8], in the arena's dtype; a quantised one holds rows of bytes for both
+ * (core/blocks.ts). Blocks are ordered [kvHeads][blocks].
  *
  * Typed arrays have a largest length, so blocks lie in chunks of as many whole blocks as one array may hold.
  */
 import { freemem, totalmem } from 'node:os';
-import type { FloatData, FloatDType } from '../../core/dtype';
-import { DTYPE_BYTES } from '../../core/dtype';
+import type { CacheDType, FloatData } from '../../core/dtype';
+import { blocksOf, cacheRowBytes, DTYPE_BYTES } from '../../core/dtype';
 import { GqaError } from '../../core/errors';
 import type { Arena, ArenaLayout, BlockTable } from '../contract';
 import { roundUpToLanes } from './panel';
@@ -14,15 +15,18 @@ import { roundUpToLanes } from './panel';
 /** 1 GiB of f32: far below every engine's limit, and indices stay small integers. */
 const MAX_CHUNK_ELEMENTS = 2 ** 28;
 
+const ELEMENT_BYTES: Readonly<Record<CacheDType, number>> = { ...DTYPE_BYTES, q8: 1, q4: 1 };
+
 /** Where a block begins. */
 export interface BlockPlace {
-  data: FloatData;
+  data: FloatData | Uint8Array;
   offset: number;
 }
 
 export class JsArena implements Arena {
   readonly bytes: number;
-  /** Elements of a row of V. */
+  /** Elements of a token's key, and of a row of V; bytes where quantised. */
+  readonly keyStride: number;
   readonly valueStride: number;
   private readonly keys: BlockPool;
   private readonly values: BlockPool;
@@ -32,9 +36,11 @@ export class JsArena implements Arena {
     maxChunkElements = MAX_CHUNK_ELEMENTS,
   ) {
     const { kvHeads, blocks, blockTokens, headDim, valueDim, dtype } = layout;
-    this.valueStride = roundUpToLanes(valueDim);
+    const quantised = blocksOf(dtype) !== null;
+    this.keyStride = quantised ? cacheRowBytes(dtype, headDim) : headDim;
+    this.valueStride = quantised ? cacheRowBytes(dtype, valueDim) : roundUpToLanes(valueDim);
     const count = kvHeads * blocks;
-    this.keys = new BlockPool(count, blockTokens * headDim, dtype, maxChunkElements);
+    this.keys = new BlockPool(count, blockTokens * this.keyStride, dtype, maxChunkElements);
     this.values = new BlockPool(count, blockTokens * this.valueStride, dtype, maxChunkElements);
     this.bytes = this.keys.bytes + this.values.bytes;
   }
@@ -57,16 +63,16 @@ export class JsArena implements Arena {
 class BlockPool {
   readonly bytes: number;
   private readonly blocksPerChunk: number;
-  private chunks: FloatData[] = [];
+  private chunks: (FloatData | Uint8Array)[] = [];
 
   constructor(
     blocks: number,
     private readonly blockElements: number,
-    dtype: FloatDType,
+    dtype: CacheDType,
     maxChunkElements: number,
   ) {
     this.blocksPerChunk = Math.max(1, Math.floor(maxChunkElements / blockElements));
-    this.bytes = blocks * blockElements * DTYPE_BYTES[dtype];
+    this.bytes = blocks * blockElements * ELEMENT_BYTES[dtype];
     for (let start = 0; start < blocks; start += this.blocksPerChunk) {
       const elements = Math.min(this.blocksPerChunk, blocks - start) * blockElements;
       this.chunks.push(allocate(elements, dtype, this.bytes));
@@ -89,9 +95,14 @@ class BlockPool {
  * untouched pages far beyond that.
  * @throws GqaError OUT_OF_MEMORY
  */
-export function allocate(elements: number, dtype: FloatDType, total: number): FloatData {
+export function allocate(
+  elements: number,
+  dtype: CacheDType,
+  total: number,
+): FloatData | Uint8Array {
   if (total > totalmem()) throw outOfMemory(total);
   try {
+    if (blocksOf(dtype) !== null) return new Uint8Array(elements);
     return dtype === 'f32' ? new Float32Array(elements) : new Uint16Array(elements);
   } catch (cause) {
     throw outOfMemory(total, cause);

@@ -1,4 +1,5 @@
 /** RMSNorm, RoPE, SwiGLU, addition and dtype conversion over rows; sums in f64. */
+import type { FloatData, FloatDType } from '../../core/dtype';
 import type { ConvertArgs, RmsNormArgs, RopeArgs, SwigluArgs } from '../contract';
 import { narrow, widen } from './rows';
 
@@ -67,4 +68,18 @@ export function convert(args: ConvertArgs): void {
     widen(from, fromDtype, start, chunk, 0, width);
     narrow(chunk, to, toDtype, start, 1, width);
   }
+}
+
+export function allBelow(
+  data: FloatData,
+  dtype: FloatDType,
+  count: number,
+  limit: number,
+): boolean {
+  for (let start = 0; start < count; start += CHUNK) {
+    const width = Math.min(CHUNK, count - start);
+    widen(data, dtype, start, chunk, 0, width);
+    for (let i = 0; i < width; i++) if (!(Math.abs(chunk[i]) < limit)) return false;
+  }
+  return true;
 }

@@ -2,7 +2,7 @@
 import type { ArenaLayout, Backend } from '../contract';
 import { JsArena } from './arena';
 import { attend, attendAsync } from './attend';
-import { add, convert, rmsNorm, rope, swiglu } from './elementwise';
+import { add, allBelow, convert, rmsNorm, rope, swiglu } from './elementwise';
 import { fusedLinear } from './fused-linear';
 import { linear } from './linear';
 import { gather, packWeights, store } from './pack';
@@ -27,6 +27,7 @@ export function createJsBackend(reason: string): Backend {
     swiglu,
     add,
     convert,
+    allBelow,
     // One thread it is, whatever the limit.
     limitThreads: () => undefined,
     probeRead,

@@ -3,6 +3,9 @@
  * V rows [tokens][valueDim rounded up to 8]. Each element is gathered and widened once per tile of query rows, so once
  * per group in decode; an f32 arena is read where it lies.
  */
+import { dequantizeRow } from '../../core/blocks';
+import type { FloatData, FloatDType } from '../../core/dtype';
+import { blocksOf } from '../../core/dtype';
 import type { AttendArgs, CacheSource, TensorSource } from '../contract';
 import type { BlockPlace, JsArena } from './arena';
 import { blockId } from './arena';
@@ -36,6 +39,7 @@ class ArenaBlocks implements KeyBlocks {
   readonly values: Panel;
   private readonly arena: JsArena;
   private readonly place: BlockPlace;
+  private readonly row: Float32Array;
 
   constructor(
     private readonly source: CacheSource,
@@ -44,7 +48,12 @@ class ArenaBlocks implements KeyBlocks {
     this.arena = source.arena as JsArena;
     this.tokens = this.arena.layout.blockTokens;
     this.keys = { data: workspace.keys, offset: 0, stride: LANES };
-    this.values = { data: workspace.values, offset: 0, stride: this.arena.valueStride };
+    this.values = {
+      data: workspace.values,
+      offset: 0,
+      stride: roundUpToLanes(this.arena.layout.valueDim),
+    };
+    this.row = workspace.row;
     this.place = { data: workspace.keys, offset: 0 };
   }
 
@@ -53,16 +62,43 @@ class ArenaBlocks implements KeyBlocks {
     const { valueStride } = this.arena;
     const id = blockId(this.source.table, ordinal);
     const firstPanel = from - (from % LANES);
+    const blocks = blocksOf(this.arena.layout.dtype);
+    if (blocks !== null) return this.dequantise(blocks, kvHead, id, from, to);
     this.arena.locateKeys(kvHead, id, this.place);
     this.show(this.keys, firstPanel * headDim, roundUpToLanes(to) * headDim);
     this.arena.locateValues(kvHead, id, this.place);
     this.show(this.values, from * valueStride, to * valueStride);
   }
 
+  /** Slots [from, to) of a quantised block, into the workspace. */
+  private dequantise(
+    blocks: 'q8_0' | 'q4_1',
+    kvHead: number,
+    id: number,
+    from: number,
+    to: number,
+  ): void {
+    const { arena, place, row, keys, values } = this;
+    const { headDim, valueDim } = arena.layout;
+    arena.locateKeys(kvHead, id, place);
+    for (let slot = from; slot < to; slot++) {
+      const at = place.offset + slot * arena.keyStride;
+      dequantizeRow(blocks, place.data as Uint8Array, at, row, headDim);
+      narrow(row, keys.data, 'f32', laneOffset(slot, headDim), LANES, headDim);
+    }
+    arena.locateValues(kvHead, id, place);
+    for (let slot = from; slot < to; slot++) {
+      const at = place.offset + slot * arena.valueStride;
+      dequantizeRow(blocks, place.data as Uint8Array, at, row, valueDim);
+      narrow(row, values.data, 'f32', slot * values.stride, 1, valueDim);
+    }
+  }
+
   /** Elements [from, to) of the block at `place`: f32 where they lie, 16 bits widened into the workspace. */
   private show(panel: Panel, from: number, to: number): void {
-    const { dtype } = this.arena.layout;
-    const { data, offset } = this.place;
+    const dtype = this.arena.layout.dtype as FloatDType;
+    const { offset } = this.place;
+    const data = this.place.data as FloatData;
     if (dtype === 'f32') {
       panel.data = data as Float32Array;
       panel.offset = offset;

@@ -3,6 +3,7 @@
  * group), query major. A finished call leaves its workspace for the next one of the same shape, so that decoding
  * allocates nothing; an async call keeps its own over all its turns.
  */
+import { BLOCK_VALUES } from '../../core/dtype';
 import { RowStates } from './states';
 import type { Rows } from './panel';
 import { roundUpToLanes } from './panel';
@@ -24,7 +25,7 @@ export class Workspace {
   /** K of a block as panels, V as rows. */
   readonly keys: Float32Array;
   readonly values: Float32Array;
-  /** A row of Q or K on its way, widened. */
+  /** A row of Q, K or V on its way, widened, with room for whole blocks of 32. */
   readonly row: Float32Array;
 
   constructor(
@@ -43,7 +44,8 @@ export class Workspace {
     this.runCounts = new Int32Array(rows);
     this.keys = new Float32Array(MAX_BLOCK_TOKENS * headDim);
     this.values = new Float32Array(MAX_BLOCK_TOKENS * roundUpToLanes(valueDim));
-    this.row = new Float32Array(headDim);
+    const dims = Math.max(headDim, valueDim);
+    this.row = new Float32Array(Math.ceil(dims / BLOCK_VALUES) * BLOCK_VALUES);
   }
 }
 

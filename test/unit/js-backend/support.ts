@@ -143,7 +143,7 @@ export function expectOracle(
 }
 
 function arenaDtype(args: AttendArgs): FloatName {
-  return args.kv.type === 'tensor' ? args.kv.dtype : args.kv.arena.layout.dtype;
+  return args.kv.type === 'tensor' ? args.kv.dtype : (args.kv.arena.layout.dtype as FloatName);
 }
 
 function coarsest(dtypes: FloatName[]): FloatName {
