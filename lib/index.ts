@@ -2,7 +2,7 @@
 export * from './attention';
 export { backend } from './backend';
 export type { BackendInfo } from './backend/contract';
-export type { DType, FloatDType, TypedArrayOf } from './core/dtype';
+export type { CacheDType, DType, FloatDType, TypedArrayOf } from './core/dtype';
 export { GqaError } from './core/errors';
 export type { GqaErrorCode, GqaErrorDetails } from './core/errors';
 export { Tensor } from './core/tensor';

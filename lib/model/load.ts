@@ -1,9 +1,10 @@
 /** loadModel: a checkpoint on disk becomes a Model, its weights in a worker thread. */
-import type { FloatDType } from '../core/dtype';
+import { CACHE_DTYPES, isCacheDType } from '../core/dtype';
+import type { CacheDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import { requirePrecision } from '../core/precision';
 import type { Precision } from '../core/precision';
-import { describe, isFloatDType, requireInteger, requireOptions } from '../core/validate';
+import { describe, requireInteger, requireOptions } from '../core/validate';
 import { openCheckpoint } from './checkpoint';
 import { Model } from './model';
 import type { CacheSettings } from './runner';
@@ -22,7 +23,7 @@ export interface LoadOptions {
 
 export interface KvCacheSettings {
   /** How keys and values are stored; default 'f32', with precision 'fast' 'bf16'. */
-  dtype?: FloatDType;
+  dtype?: CacheDType;
   /** Tokens see this many keys, themselves included, and generation never fills the context; default: no window. */
   window?: number;
   /** First positions that stay visible beside the window; default 0. */
@@ -77,11 +78,11 @@ async function orStop<T>(
 function resolveCache(options: KvCacheSettings, precision: Precision): CacheSettings {
   requireOptions(options, 'options.kvCache');
   const { dtype = precision === 'fast' ? 'bf16' : 'f32', window, sinkTokens = 0 } = options;
-  if (!isFloatDType(dtype)) {
+  if (!isCacheDType(dtype)) {
     throw expectedError(
       'INVALID_DTYPE',
       'options.kvCache.dtype',
-      'f32, f16 or bf16',
+      `one of ${CACHE_DTYPES.join(', ')}`,
       describe(dtype),
     );
   }

@@ -3,14 +3,14 @@
  * KV cache is kept from call to call, with as many tokens as the longest so far needed.
  */
 import { getBackend } from '../backend';
-import type { FloatDType } from '../core/dtype';
+import type { CacheDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import type { KvCache, KvSequence } from '../kv-cache/kv-cache';
 import { Sampler, type Sampling } from './sampler';
 import type { LanguageModel } from './types';
 
 export interface CacheSettings {
-  dtype: FloatDType;
+  dtype: CacheDType;
   /** Keys a token sees, itself included; undefined for all. */
   window: number | undefined;
   sinkTokens: number;

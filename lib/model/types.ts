@@ -1,5 +1,5 @@
 /** What the layers of the runner agree on: weights from any format, one architecture, one way to run it. */
-import type { BlockDType, FloatData, FloatDType } from '../core/dtype';
+import type { BlockDType, CacheDType, FloatData, FloatDType } from '../core/dtype';
 import type { KvCache, KvSequence } from '../kv-cache/kv-cache';
 import type { RopeScaling } from '../nn/rope';
 
@@ -60,7 +60,7 @@ export interface LanguageModel {
   readonly config: ModelConfig;
   createCache(options: {
     capacity: number;
-    dtype: FloatDType;
+    dtype: CacheDType;
     window?: number;
     sinkTokens?: number;
   }): KvCache;

@@ -136,12 +136,12 @@ GQA_INLINE void attendTile(const AttendContext& c, const KeyBlock& b, int64_t fi
   if (p.dropout > 0) applyDropout(t, c.weights);
 
   float* out = task.states.out + tileRow * task.states.stride;
-  if (c.integers) return integerValues(c, b, t, out, factors);
+  const char* ahead = tileRow == 0 && b.next ? b.next + b.layout.valueOffset() : nullptr;
+  if (c.integers) return integerValues(c, b, t, out, factors, ahead);
   const int64_t pair = c.pairs ? 2 : 1;  // keys that are multiplied together
   const bool partial = lo % pair != 0 || hi % pair != 0;
   if ((someHidden || partial || p.mask.data || p.bias.data) && !valuesFinite(b, lo / pair * pair, roundUp(hi, pair)))
     return valueProductGuarded(c, b, t, out, lo, hi);
-  const char* ahead = tileRow == 0 && b.next ? b.next + b.layout.valueOffset() : nullptr;
   if (c.pairs) return valuePairsProduct(c, b, t, lo / 2 * 2, roundUp(hi, 2), out, factors, ahead);
   valueProduct(c, b, {c.weights, kScoreStride, false}, rows, lo, hi, out, factors, ahead);
 }

@@ -56,6 +56,14 @@ GQA_INLINE void packIntegerQuery(DType storage, DType from, const char* q, int64
   }
 }
 
+// Lines of the next block, a quarter of it after each other: pages in flight (docs/numerics.md).
+GQA_INLINE void prefetchPart(const char* next, int64_t bytes, int64_t part, int64_t parts) {
+  constexpr int64_t kSubstreams = 4;
+  const int64_t lines = (bytes + 64 * kSubstreams - 1) / 64 / kSubstreams;
+  for (int64_t i = lines * part / parts; i < lines * (part + 1) / parts; ++i)
+    for (int64_t s = 0; s < kSubstreams; ++s) prefetchLine(next + (s * lines + i) * 64);
+}
+
 struct IntegerArgs {
   const float* a;  // rows of words
   int64_t aStride;
@@ -69,6 +77,8 @@ struct IntegerArgs {
   int64_t rows, aGroup;
   const float *factors, *steps, *constants;
   int64_t stepStride;
+  const char* ahead;  // the same part of the next block, null for none
+  int64_t aheadBytes;
 };
 
 template <DType T, int R, int V>
@@ -102,6 +112,7 @@ GQA_NOINLINE void integerScoreTile(const IntegerArgs& t) {
   const char* chunk = t.b;
   for (int64_t g = 0; g < t.groups; ++g, chunk += t.chunkBytes) {
     clearSums(sums);
+    if (t.ahead) prefetchPart(t.ahead, t.aheadBytes, g, t.groups);
 #pragma GCC unroll 2
     for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 4
@@ -130,9 +141,11 @@ GQA_NOINLINE void integerValueTile(const IntegerArgs& t) {
   IVec sums[R][V];
   clearSums(sums);
   const char* row = t.b;
-  for (int64_t i = 0; i < t.rows; ++i, row += t.rowBytes)
+  for (int64_t i = 0; i < t.rows; ++i, row += t.rowBytes) {
+    if (t.ahead) prefetchPart(t.ahead, t.aheadBytes, i, t.rows);
 #pragma GCC unroll 4
     for (int n = 0; n < kPairs; ++n) addPairs<T>(sums, t, t.a + i * kPairs + n, row, n);
+  }
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
@@ -171,6 +184,7 @@ GQA_INLINE void integerRows(IntegerArgs t, int64_t vectors) {
     t.a = whole.a + group * whole.aGroup;
     t.steps = whole.steps + group * whole.stepStride;
     t.constants = whole.constants + group * whole.stepStride;
+    t.ahead = nullptr;
   }
 }
 
@@ -196,14 +210,6 @@ template <bool kScores>
 GQA_INLINE void integerProduct(DType type, const IntegerArgs& t, int64_t rows, int64_t vectors) {
   if (type == DType::q8_0) return integerProduct<DType::q8_0, kScores>(t, rows, vectors);
   integerProduct<DType::q4_1, kScores>(t, rows, vectors);
-}
-
-// Lines of the next block, a quarter of it after each other: pages in flight (docs/numerics.md).
-GQA_INLINE void prefetchPart(const char* next, int64_t bytes, int64_t part, int64_t parts) {
-  constexpr int64_t kSubstreams = 4;
-  const int64_t lines = bytes / 64 / kSubstreams;
-  for (int64_t i = lines * part / parts; i < lines * (part + 1) / parts; ++i)
-    for (int64_t s = 0; s < kSubstreams; ++s) prefetchLine(next + (s * lines + i) * 64);
 }
 
 }  // namespace

@@ -23,11 +23,14 @@ GQA_INLINE void integerScores(const AttendContext& c, const KeyBlock& b, const S
   args.chunkBytes = k.chunkBytes(0);
   args.scales = k.scalesOffset(v, 0) - k.vectorOffset(v);
   args.minimums = k.rowVectors(0) * kLanes;
+  args.ahead = tileRow == 0 ? b.next : nullptr;
+  args.aheadBytes = k.bytes();
   for (int64_t r = 0, n; r < t.rows; r += n) {
     n = subTile(t.rows - r);
     args.a = c.query + (tileRow + r) * c.queryStride;
     args.c = t.row(r) + t.firstColumn;
     integerProduct<true>(k.dtype, args, n, (t.lastColumn - t.firstColumn) / kLanes);
+    args.ahead = nullptr;
   }
 }
 
@@ -88,7 +91,7 @@ GQA_INLINE void largestWeights(const AttendContext& c, const ScoreTile& t, float
 
 // O = O * factors + W V over the tile's columns; no factors: O += W V. The scores are spent: their memory is reused.
 GQA_INLINE void integerValues(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, float* out,
-                              const float* factors) {
+                              const float* factors, const char* ahead) {
   const ValuePanels values = b.layout.quantisedValues();
   const int64_t vectors = roundUp(values.lanes, kLanes) / kLanes, k = panelStep(values.dtype);
   IntegerWeights weights;
@@ -105,6 +108,8 @@ GQA_INLINE void integerValues(const AttendContext& c, const KeyBlock& b, const S
     const int64_t left = least(kPanelVectors, vectors - v);
     for (int64_t side = 0; 2 * side < left; ++side) packIntegerWeights(c, b, t, v + 2 * side, side, most, weights);
     args.rowBytes = values.rowBytes(v);
+    args.ahead = ahead ? ahead + values.panelOffset(v) : nullptr;
+    args.aheadBytes = values.columnBytes() * values.rowVectors(v);
     args.b = b.v + values.vectorOffset(v) + t.firstColumn / k * args.rowBytes;
     for (int64_t r = 0, n; r < t.rows; r += n) {
       n = subTile(t.rows - r);
@@ -114,6 +119,7 @@ GQA_INLINE void integerValues(const AttendContext& c, const KeyBlock& b, const S
       args.steps = weights.steps + r;
       args.constants = weights.constants + r;
       integerProduct<false>(values.dtype, args, n, left);
+      args.ahead = nullptr;
     }
   }
 }

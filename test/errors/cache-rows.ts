@@ -51,6 +51,17 @@ export const CACHE: Row[] = [
     'more than memory holds',
     () => cache({ layers: 1, capacity: 2 ** 34, headDim: 512, kvHeads: 64 }),
   ],
+  [
+    'NON_FINITE',
+    'v',
+    'an Infinity into q8',
+    () => {
+      const v = Tensor.from(new Array<number>(16).fill(-Infinity), [1, 2, 8]);
+      cache({ dtype: 'q8' })
+        .sequence()
+        .append(0, zeros(1, 2, 8), v);
+    },
+  ],
   ['INVALID_DTYPE', 'options.dtype', 'integer storage', () => cache({ dtype: 'i32' })],
   [
     'CAPACITY_EXCEEDED',

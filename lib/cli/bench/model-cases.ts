@@ -1,5 +1,5 @@
 /** Tokens a second of a whole model, prompt and generation, through the public API: worker, sampler and all. */
-import type { FloatDType } from '../../core/dtype';
+import type { CacheDType } from '../../core/dtype';
 import type { GenerationStats, Model } from '../../model';
 import { randomData } from './data';
 import { best, now, type LimitProbe } from './limits';
@@ -9,7 +9,7 @@ import { spread, type Spread } from './statistics';
 export interface ModelRun {
   model: Model;
   /** Storage of its KV cache. */
-  dtype: FloatDType;
+  dtype: CacheDType;
   /** Prompt tokens; generation goes on from there. */
   context: number;
   /** Tokens generated in each run. */

@@ -2,7 +2,7 @@
 import { basename } from 'node:path';
 import type { Command } from 'commander';
 import { getBackend } from '../../backend';
-import type { FloatDType } from '../../core/dtype';
+import type { CacheDType } from '../../core/dtype';
 import type { Precision } from '../../core/precision';
 import { loadModel, type Model } from '../../model';
 import { embeddedModel } from '../../model/embedded';
@@ -22,17 +22,17 @@ import {
   type CommonOptions,
 } from './bench-options';
 
-interface ModelOptions extends Omit<CommonOptions<FloatDType>, 'dtype'> {
-  dtype?: FloatDType[];
+interface ModelOptions extends Omit<CommonOptions<CacheDType>, 'dtype'> {
+  dtype?: CacheDType[];
   model?: string;
   context?: number[];
   tokens: number;
   precision: Precision[];
 }
 
-const DTYPES: FloatDType[] = ['f32', 'f16', 'bf16'];
+const DTYPES: CacheDType[] = ['f32', 'f16', 'bf16', 'q8', 'q4'];
 /** As loadModel has it. */
-const DEFAULT_DTYPE: Readonly<Record<Precision, FloatDType>> = { exact: 'f32', fast: 'bf16' };
+const DEFAULT_DTYPE: Readonly<Record<Precision, CacheDType>> = { exact: 'f32', fast: 'bf16' };
 /** Those that fit the model are taken. */
 const DEFAULT_CONTEXTS = [32, 256, 1024];
 
@@ -89,7 +89,7 @@ function contextsFor(model: Model, { context, tokens }: ModelOptions): number[] 
 interface Loaded {
   model: Model;
   name: string;
-  dtype: FloatDType;
+  dtype: CacheDType;
   precision: Precision;
 }
 

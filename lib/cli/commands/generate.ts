@@ -2,7 +2,7 @@
 import { basename } from 'node:path';
 import type { Command } from 'commander';
 import type { BackendInfo } from '../../backend/contract';
-import type { FloatDType } from '../../core/dtype';
+import { CACHE_DTYPES, type CacheDType } from '../../core/dtype';
 import { loadModel, type GenerateOptions, type GenerationStats, type Model } from '../../model';
 import { embeddedModel } from '../../model/embedded';
 import { stoppable } from '../exit';
@@ -32,7 +32,7 @@ interface Options extends Sampling {
   model?: string;
   chat?: boolean;
   stop?: string[];
-  kvDtype?: FloatDType;
+  kvDtype?: CacheDType;
   window?: number;
   sinkTokens?: number;
   contextLength?: number;
@@ -190,7 +190,7 @@ export function addGenerate(program: Command): void {
     .option(
       '--kv-dtype <dtype>',
       'how the KV cache is stored (f32; fast: bf16)',
-      oneOf('f32', 'f16', 'bf16'),
+      oneOf(...CACHE_DTYPES),
     )
     .option('--window <n>', 'tokens see the last n tokens only', integer({ min: 1 }))
     .option(

@@ -6,7 +6,7 @@
 import { getBackend } from '../../backend';
 import type { Backend } from '../../backend/contract';
 import type { Precision } from '../../core/precision';
-import type { FloatDType } from '../../core/dtype';
+import type { CacheDType } from '../../core/dtype';
 import { expectedError, GqaError } from '../../core/errors';
 import { KvCache } from '../../kv-cache/kv-cache';
 import type { KvSequence } from '../../kv-cache/kv-cache';
@@ -103,7 +103,7 @@ class Llama implements LanguageModel {
   /** A windowed cache is given room for a whole chunk beside its window, so that prompts need not be fed in morsels. */
   createCache(options: {
     capacity: number;
-    dtype: FloatDType;
+    dtype: CacheDType;
     window?: number;
     sinkTokens?: number;
   }): KvCache {

@@ -43,7 +43,7 @@ describe('options', () => {
     ['OUT_OF_RANGE options.valueDim', { ...BASE, valueDim: 0 }],
     ['OUT_OF_RANGE options.valueDim', { ...BASE, valueDim: 2 ** 21 }],
     ['OUT_OF_RANGE options.capacity', { ...BASE, capacity: 0 }],
-    ['INVALID_DTYPE options.dtype', { ...BASE, dtype: 'q8' }],
+    ['INVALID_DTYPE options.dtype', { ...BASE, dtype: 'q8_0' }],
     ['INVALID_DTYPE options.dtype', { ...BASE, dtype: 'i8' }],
     ['OUT_OF_RANGE options.window', { ...BASE, window: 0 }],
     ['INVALID_ARGUMENT options.window', { ...BASE, window: '8' }],

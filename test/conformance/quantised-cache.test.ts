@@ -1,0 +1,86 @@
+/** Caches of q8 and q4: what they take, what they refuse, how far they are from what was appended. */
+import { attention, KvCache, Tensor } from '../../lib';
+import { asStored } from '../support/quantise';
+import { Random } from '../support/random';
+import { axis } from '../support/samples';
+import { f32Tensor, normals } from '../support/tensors';
+import { UnboundedSequence } from '../support/unbounded-cache';
+
+const { abs, max } = Math;
+
+describe.each(['q8', 'q4'] as const)('%s', (dtype) => {
+  test('takes its bits a value, scales included', () => {
+    const bits = dtype === 'q8' ? 8.5 : 5;
+    const cache = new KvCache({ layers: 2, kvHeads: 3, headDim: 64, capacity: 128, dtype });
+    expect(cache.bytes).toBe((2 * 3 * 128 * 2 * 64 * bits) / 8);
+  });
+
+  test('one key alone gives its value as stored', () => {
+    const cache = new KvCache({ layers: 1, kvHeads: 1, headDim: 40, capacity: 8, dtype });
+    const sequence = cache.sequence();
+    const values = normals(new Random(3), 40, 'f32', 7);
+    const row = f32Tensor(values, [1, 1, 40]);
+    sequence.append(0, row, row);
+    const out = attention(f32Tensor(values, [1, 1, 1, 40]), sequence.layer(0));
+    const stored = asStored(values, dtype);
+    const most = max(...values.map(abs));
+    // Half a step of a range of at most twice the largest, and f16's rounding of scale and minimum.
+    const halfStep = dtype === 'q8' ? 1 / 253 : 1 / 14.5;
+    [...out.data].forEach((x, i) => {
+      expect(abs(x - stored[i])).toBeLessThan(1e-4 * most);
+      expect(abs(x - values[i])).toBeLessThan(halfStep * most);
+    });
+  });
+
+  test('zeros, constants, huge and tiny values stay what they are', () => {
+    for (const value of [0, 1, -3.5, 60000, -65504, 2 ** -14]) {
+      const cache = new KvCache({ layers: 1, kvHeads: 1, headDim: 32, capacity: 8, dtype });
+      const sequence = cache.sequence();
+      const row = f32Tensor(new Array<number>(32).fill(value), [1, 1, 32]);
+      sequence.append(0, row, row);
+      const { data } = attention(Tensor.zeros([1, 1, 1, 32]), sequence.layer(0));
+      for (const x of data) expect(abs(x - value)).toBeLessThanOrEqual(4e-3 * abs(value));
+      cache.dispose();
+    }
+  });
+
+  test.each([NaN, Infinity, -Infinity, 65536])('refuses %p before anything is written', (bad) => {
+    const shape = { layers: 1, kvHeads: 2, headDim: 32, dtype };
+    const cache = new KvCache({ ...shape, capacity: 80 });
+    const mirror = new UnboundedSequence(shape, cache.sequence(), new Random(5));
+    mirror.append(70);
+    const good = Tensor.zeros([1, 2, 32]);
+    const values = new Array<number>(64).fill(1);
+    values[63] = bad;
+    const rows = Tensor.from(values, [1, 2, 32]);
+    const refusal = (argument: string): unknown =>
+      expect.objectContaining({ code: 'NON_FINITE', argument });
+    expect(() => mirror.sequence.append(0, rows, good)).toThrow(refusal('k'));
+    expect(() => mirror.sequence.append(0, good, rows)).toThrow(refusal('v'));
+    expect(mirror.sequence.length).toBe(70);
+    mirror.check(0, 1, 3);
+  });
+
+  // Both sides of the row counts at which kernels change from integers to widened blocks.
+  test.each(axis([1, 2, 5, 7, 13, 24, 25, 47, 48, 49, 60]))('%i queries, one head', (queries) => {
+    const shape = { layers: 1, kvHeads: 2, headDim: 80, valueDim: 48, dtype };
+    const cache = new KvCache({ ...shape, capacity: 200 });
+    const mirror = new UnboundedSequence(shape, cache.sequence(), new Random(queries));
+    mirror.append(150);
+    mirror.check(0, queries, 1);
+    mirror.check(0, queries, 1, { window: 20 });
+    mirror.check(0, queries, 1, { causal: false });
+  });
+
+  test('a NaN or an Infinity in the query comes out as NaN', () => {
+    const cache = new KvCache({ layers: 1, kvHeads: 1, headDim: 32, capacity: 8, dtype });
+    const sequence = cache.sequence();
+    const row = Tensor.from(new Array<number>(64).fill(1), [2, 1, 32]);
+    sequence.append(0, row, row);
+    for (const bad of [NaN, Infinity]) {
+      const q = Tensor.zeros([1, 1, 1, 32]);
+      q.data[3] = bad;
+      for (const x of attention(q, sequence.layer(0)).data) expect(x).toBeNaN();
+    }
+  });
+});
