@@ -17,6 +17,7 @@ import { race, type PeerCase, type Racer } from './attention-run';
 import type { PeerOp } from './attention-task';
 import { barOf, hasAmx } from './bars';
 import { contenders, OURS } from './contenders';
+import { BUSY_SHARE } from './other-load';
 import { installPeers } from './folder';
 
 interface Options extends ReportOptions {
@@ -68,6 +69,9 @@ async function run(options: Options): Promise<void> {
       const { op, heads, context, dtype, threads, ratio } = found[0];
       status.note(
         `[${index + 1}/${cases.length}] ${op} ${heads} at ${context}, ${dtype}, ${threads} thr: ` +
+          (typeof found[0].others === 'number' && found[0].others > BUSY_SHARE
+            ? 'busy machine, '
+            : '') +
           (typeof ratio === 'number'
             ? `${ratio.toFixed(2)}x the best peer`
             : 'no peer to compare with'),

@@ -5,6 +5,7 @@ import { formatHeads } from '../../lib/cli/options';
 import type { CaseResult, Standing } from './attention-run';
 import type { Bar } from './bars';
 import { OURS } from './contenders';
+import { verdict } from './other-load';
 
 export const COLUMNS: Column[] = [
   { key: 'op', title: 'op' },
@@ -22,6 +23,7 @@ export const COLUMNS: Column[] = [
   { key: 'ratioP90', title: 'p90', decimals: 2 },
   { key: 'bar', title: 'bar', decimals: 1 },
   { key: 'met', title: 'met' },
+  { key: 'others', title: 'others', style: 'percent' },
   { key: 'error', title: 'error', style: 'scientific' },
   { key: 'readLimitGigabytesPerSecond' },
   { key: 'fmaPeakGigaflops' },
@@ -32,7 +34,8 @@ export const NOTES = [
   'Each contender runs in a process of its own and in turn with the others, round after round; before that its result is',
   'compared with float64. Gqa faster by: median over rounds of its time / that of gqa (exact); beside gqa, exact and fast, the',
   'best peer that counts over it, and the bar. Of roofline: as in gqa bench attention. q8, q4: own formats (onnxruntime a',
-  'scale a channel, ggml Q8_0 and Q4_0), errors relative to the norm of the result.',
+  'scale a channel, ggml Q8_0 and Q4_0), errors relative to the norm of the result. Others: share of the CPUs that went to',
+  'processes which take no part; with more than 5 % there is no verdict, because peers that wait by spinning then stall.',
 ];
 
 const PANEL = { panel: ['op', 'heads', 'context', 'threads'], label: ['dtype', 'contender'] };
@@ -62,7 +65,10 @@ function bestPeer(standings: Standing[], against: string | null): Standing | und
     .sort((a, b) => spread(a.ratios).median - spread(b.ratios).median)[0];
 }
 
-export function caseRows({ theCase, limits, standings }: CaseResult, bar: Bar | null): Row[] {
+export function caseRows(
+  { theCase, limits, others, standings }: CaseResult,
+  bar: Bar | null,
+): Row[] {
   const { op, shape, context, dtype, threads } = theCase;
   const best = bestPeer(standings, bar?.against ?? null);
   return standings.map(({ name, peer, error, failure, microseconds, roofline, ratios }) => {
@@ -80,7 +86,8 @@ export function caseRows({ theCase, limits, standings }: CaseResult, bar: Bar | 
       ratioP10: shown?.p10 ?? null,
       ratioP90: shown?.p90 ?? null,
       bar: held ? bar.ratio : null,
-      met: held ? (shown.median >= bar.ratio ? 'yes' : 'NO') : null,
+      met: held ? verdict(shown.median, bar.ratio, others) : null,
+      others,
       error,
       readLimitGigabytesPerSecond: limits.read / 1e9,
       fmaPeakGigaflops: limits.fma / 1e9,

@@ -25,6 +25,7 @@ import {
   type PeerOp,
 } from './attention-task';
 import type { ContenderEntry } from './contenders';
+import { cpuTimes, otherShare, participants } from './other-load';
 import type { Contender } from './protocol';
 
 export interface PeerCase {
@@ -52,6 +53,8 @@ export interface Standing {
 export interface CaseResult {
   theCase: PeerCase;
   limits: MachineLimits;
+  /** Share of the CPUs that processes which take no part used meanwhile; null where the system does not tell. */
+  others: number | null;
   standings: Standing[];
 }
 
@@ -152,7 +155,7 @@ async function enter(racer: Racer, task: AttentionTask, rows: Row[]): Promise<La
 function standing(
   { racer, error, failure, rounds }: Lap,
   reference: Lap,
-  { theCase, limits }: Omit<CaseResult, 'standings'>,
+  { theCase, limits }: Pick<CaseResult, 'theCase' | 'limits'>,
 ): Standing {
   const { name, peer } = racer;
   const about = { name, peer, error, failure };
@@ -208,10 +211,13 @@ export async function race(
     }
     const reference = laps.find((lap) => lap.racer.name === options.reference)!;
     const running = laps.filter((lap) => lap.failure === null);
+    const pids = participants(running.map(({ racer }) => racer.contender));
+    const before = cpuTimes(pids);
     const limits = await runRounds(running, options, () =>
       reference.racer.contender.ask<MachineLimits>('limits', theCase.threads),
     );
-    const about = { theCase, limits };
+    const others = otherShare(before, cpuTimes(pids));
+    const about = { theCase, limits, others };
     return { ...about, standings: laps.map((lap) => standing(lap, reference, about)) };
   } finally {
     rmSync(folder, { recursive: true });

@@ -5,6 +5,7 @@ import { packageRoot } from '../../lib/backend/package-root';
 import { randomData } from '../../lib/cli/bench/data';
 import { spread, type Spread } from '../../lib/cli/bench/statistics';
 import type { RunTask, RunTimes } from './model-task';
+import { cpuTimes, otherShare, participants } from './other-load';
 import { Contender } from './protocol';
 
 /** What is compared; all are times, so that less is better. */
@@ -50,6 +51,12 @@ export interface ModelResult {
   times: Partial<Record<Measure, Spread>>;
   /** Times of node-llama-cpp over this one's, of each run. */
   ratios: Partial<Record<Measure, Spread>>;
+}
+
+export interface ModelRace {
+  results: ModelResult[];
+  /** Share of the CPUs that processes which take no part used meanwhile; null where the system does not tell. */
+  others: number | null;
 }
 
 export interface ModelRaceOptions {
@@ -136,7 +143,7 @@ export function resultsOf(names: string[], times: Times[], measures: Measure[]):
 export async function raceModels(
   options: ModelRaceOptions,
   note: (text: string) => void,
-): Promise<ModelResult[]> {
+): Promise<ModelRace> {
   const { rounds, measures } = options;
   const wanted = SCENARIOS.filter(({ first, between }) =>
     measures.some((measure) => measure === first || measure === between),
@@ -147,6 +154,8 @@ export async function raceModels(
     const times = all.map(() => ({
       ...{ prompt: [], generation: [], longGeneration: [], firstToken: [] },
     })) as Times[];
+    const pids = participants(all);
+    const before = cpuTimes(pids);
     for (let round = 0; round < rounds; round++) {
       for (const scenario of wanted) {
         for (const [i, contender] of all.entries()) {
@@ -155,11 +164,9 @@ export async function raceModels(
         note(`round ${round + 1} of ${rounds}, prompt of ${scenario.promptTokens} done`);
       }
     }
-    return resultsOf(
-      all.map(({ name }) => name),
-      times,
-      measures,
-    );
+    const others = otherShare(before, cpuTimes(pids));
+    const names = all.map(({ name }) => name);
+    return { results: resultsOf(names, times, measures), others };
   } finally {
     await Promise.all(all.map((contender) => contender.stop()));
   }

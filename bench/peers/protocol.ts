@@ -60,6 +60,11 @@ export class Contender {
     this.child.stdin!.on('error', () => undefined);
   }
 
+  /** Undefined where it could not be started. */
+  get pid(): number | undefined {
+    return this.child.pid;
+  }
+
   /** @throws what the process failed with, or that it ended */
   async ask<T = unknown>(command: string, argument: unknown = null): Promise<T> {
     if (this.child.exitCode !== null) throw new Error(`${this.name} ended`);

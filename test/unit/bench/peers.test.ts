@@ -8,6 +8,12 @@ import { headsFirst, timeCalls } from '../../../bench/peers/attention-task';
 import { barOf, modelBar } from '../../../bench/peers/bars';
 import { ratiosOf, resultsOf } from '../../../bench/peers/model-run';
 import { timeTokens } from '../../../bench/peers/model-task';
+import {
+  cpuTimes,
+  otherShare,
+  processMilliseconds,
+  verdict,
+} from '../../../bench/peers/other-load';
 import { Contender } from '../../../bench/peers/protocol';
 import { compiledRoot } from '../../support/child';
 
@@ -97,6 +103,7 @@ test('ours stands against the best peer that counts', () => {
       dtype: 'bf16',
       threads: 2,
     },
+    others: 0.01,
     limits: { read: 1e10, fma: 1e11, bf16: 0, int8: 0, tiles: 0 },
     standings: [
       standing('gqa', 'gqa', 1),
@@ -119,7 +126,41 @@ test('ours stands against the best peer that counts', () => {
     met: 'NO',
   });
   expect(caseRows(result, null)[0]).toMatchObject({ ratio: 1.5, bar: null, met: null });
+  const busy = { ...result, others: 0.3 };
+  expect(caseRows(busy, { against: null, ratio: 1.2 })[0]).toMatchObject({
+    met: 'busy',
+    others: 0.3,
+  });
   expect(workOf(result.theCase).flop).toBe(4 * 4 * 8 * ((16 * 17) / 2));
+});
+
+describe('the load of others', () => {
+  const times = (busy: number, idle: number, own: number) => ({ busy, idle, own });
+
+  test('is what is busy and not ours', () => {
+    expect(otherShare(times(10, 10, 5), times(110, 60, 75))).toBeCloseTo(30 / 150, 12);
+    // Ticks are coarse: ours may seem more than all.
+    expect(otherShare(times(0, 0, 0), times(10, 10, 20))).toBe(0);
+    expect(otherShare(null, times(1, 1, 1))).toBeNull();
+    expect(otherShare(times(1, 1, 1), times(1, 1, 1))).toBeNull();
+  });
+
+  test('ticks of a process whose name holds brackets and spaces', () => {
+    const stat = '12 (a) b (c)) S 1 12 12 0 -1 4194304 100 0 0 0 250 50 9 9 20 0 7 0 100 1000 10';
+    expect(processMilliseconds(stat)).toBe(3000);
+  });
+
+  test('leaves no verdict', () => {
+    expect([verdict(2, 1, 0), verdict(1, 2, null), verdict(2, 1, 0.2)]).toEqual([
+      'yes',
+      'NO',
+      'busy',
+    ]);
+  });
+
+  test('of a process that is gone is unknown', () => {
+    expect(cpuTimes([2 ** 30])).toBeNull();
+  });
 });
 
 test('tokens are timed from the call; no more are taken than asked for', async () => {
