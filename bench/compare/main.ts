@@ -4,12 +4,12 @@
  * Builds two commits and times them in turn in one run: what counts are quotients of times taken side by side, because
  * a machine's speed changes from minute to minute. Exits with 1 where head is slower beyond the threshold, or broken.
  */
+import { CACHE_DTYPES, type CacheDType } from '../../lib/core/dtype';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { getBackend } from '../../lib/backend';
 import type { Column, Plot, Row } from '../../lib/cli/bench/report';
-import type { StoredDType } from '../../lib/cli/bench/roofline';
 import { cross, machineRow } from '../../lib/cli/bench/sweep';
 import {
   addReportOptions,
@@ -30,7 +30,7 @@ interface Options extends ReportOptions, GateOptions {
   heads: HeadShape[];
   op: PeerOp[];
   context?: number[];
-  dtype: StoredDType[];
+  dtype: CacheDType[];
   threads?: number[];
   model?: string | false;
 }
@@ -135,8 +135,8 @@ const program = new Command('bench:compare')
     listOption(
       '--dtype <list>',
       'what K and V are held in',
-      oneOf<StoredDType>('f32', 'f16', 'bf16', 'q8', 'q4'),
-      'f32,f16,bf16,q8,q4',
+      oneOf(...CACHE_DTYPES),
+      CACHE_DTYPES.join(','),
     ),
   )
   .addOption(

@@ -1,8 +1,8 @@
 /** bench:peers attention: decode and prefill of every contender over shapes, contexts and dtypes. */
+import { CACHE_DTYPES, type CacheDType } from '../../lib/core/dtype';
 import type { Command } from 'commander';
 import { cross, machineRow } from '../../lib/cli/bench/sweep';
 import type { Row } from '../../lib/cli/bench/report';
-import type { StoredDType } from '../../lib/cli/bench/roofline';
 import {
   addReportOptions,
   listOption,
@@ -24,7 +24,7 @@ interface Options extends ReportOptions {
   heads: HeadShape[];
   op: PeerOp[];
   context?: number[];
-  dtype: StoredDType[];
+  dtype: CacheDType[];
   threads?: number[];
   seconds: number;
   only?: string[];
@@ -113,8 +113,8 @@ export function addPeerAttention(program: Command): void {
       listOption(
         '--dtype <list>',
         'what K and V are held in',
-        oneOf<StoredDType>('f32', 'f16', 'bf16', 'q8', 'q4'),
-        'f32,f16,bf16,q8,q4',
+        oneOf(...CACHE_DTYPES),
+        CACHE_DTYPES.join(','),
       ),
     )
     .addOption(

@@ -1,4 +1,5 @@
 /** Times the contenders of one case in turn, round after round, after each has passed the float64 check. */
+import type { CacheDType } from '../../lib/core/dtype';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,7 +13,6 @@ import {
   prefillWork,
   rate,
   type MachineLimits,
-  type StoredDType,
   type Work,
 } from '../../lib/cli/bench/roofline';
 import { spread, type Spread } from '../../lib/cli/bench/statistics';
@@ -32,7 +32,7 @@ export interface PeerCase {
   op: PeerOp;
   shape: HeadShape;
   context: number;
-  dtype: StoredDType;
+  dtype: CacheDType;
   threads: number;
 }
 

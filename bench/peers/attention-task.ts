@@ -1,7 +1,6 @@
 /** One case of attention as every contender is given it, and how its files are read and written. */
 import { readFileSync, writeFileSync } from 'node:fs';
-import type { StoredDType } from '../../lib/cli/bench/roofline';
-import type { FloatDType } from '../../lib/core/dtype';
+import type { FloatDType, CacheDType } from '../../lib/core/dtype';
 
 export type PeerOp = 'decode' | 'prefill';
 
@@ -19,7 +18,7 @@ export interface AttentionTask {
   headDim: number;
   context: number;
   /** What K and V are held in; each contender quantises in its own way. */
-  dtype: StoredDType;
+  dtype: CacheDType;
   /** Dtype of the files: that of the cache, f32 where it is quantised. */
   inputs: FloatDType;
   threads: number;

@@ -1,7 +1,7 @@
 /** Who takes part in which case of attention, and the process that stands for each. */
+import type { CacheDType } from '../../lib/core/dtype';
 import { join } from 'node:path';
 import { packageRoot } from '../../lib/backend/package-root';
-import type { StoredDType } from '../../lib/cli/bench/roofline';
 import type { Precision } from '../../lib/core/precision';
 import type { PeerOp } from './attention-task';
 import type { InstalledPeers } from './folder';
@@ -13,7 +13,7 @@ export interface ContenderEntry {
   name: string;
   /** The project that it belongs to: the best of its entries stands for it. */
   peer: string;
-  dtypes: Readonly<Record<PeerOp, readonly StoredDType[]>>;
+  dtypes: Readonly<Record<PeerOp, readonly CacheDType[]>>;
   start: () => Contender;
   precision?: Precision;
 }

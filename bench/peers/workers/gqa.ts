@@ -44,7 +44,7 @@ function prepareDecode(task: AttentionTask): Library.Tensor<FloatDType> {
     kvHeads,
     headDim,
     capacity: context,
-    dtype: dtype as FloatDType,
+    dtype,
   });
   const sequence = cache.sequence();
   const k = load(task.k, inputs, [context, kvHeads, headDim]);

@@ -6,7 +6,7 @@
  * prefill-cache  causal, the same T query rows over a KvCache that holds their keys, q and out f32
  */
 import { attention } from '../../attention';
-import type { FloatDType } from '../../core/dtype';
+import type { FloatDType, CacheDType } from '../../core/dtype';
 import type { Precision } from '../../core/precision';
 import { Tensor } from '../../core/tensor';
 import { KvCache } from '../../kv-cache/kv-cache';
@@ -15,7 +15,7 @@ import { randomData, valueAt } from './data';
 import { coldCopies } from './limits';
 import type { Subject } from './measure';
 import { attendRow, storedError, toleranceOf, type Elements, type KeyValues } from './oracle';
-import { decodeWork, inputDType, isQuantised, prefillWork, type StoredDType } from './roofline';
+import { decodeWork, inputDType, isQuantised, prefillWork } from './roofline';
 
 export const OPS = ['decode', 'prefill', 'prefill-cache'] as const;
 export type Op = (typeof OPS)[number];
@@ -26,7 +26,7 @@ export interface AttentionCase {
   /** Keys attended over; in prefill also the query tokens. */
   context: number;
   /** Quantised storage is for the ops over a cache alone; its keys and values come as f32. */
-  dtype: StoredDType;
+  dtype: CacheDType;
   precision: Precision;
 }
 
@@ -139,7 +139,7 @@ function cacheSubject(theCase: AttentionCase, queryTokens: number): Subject {
     kvHeads,
     headDim,
     capacity: context,
-    dtype: dtype as FloatDType,
+    dtype,
   });
   const sequence = fillCache(cache, layers, run, context);
   const q = randomElements('f32', queryTokens * heads * headDim, 3, QUERY_EXPONENT);

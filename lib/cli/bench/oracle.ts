@@ -1,15 +1,15 @@
 /** Naive float64 results of a few rows, to check a case before it is timed. Knows nothing of the kernels. */
-import type { FloatData, FloatDType, WeightData, WeightDType } from '../../core/dtype';
+import type { FloatData, FloatDType, WeightData, WeightDType, CacheDType } from '../../core/dtype';
 import type { Precision } from '../../core/precision';
 import type { MatrixShape } from '../options';
 import { valueAt } from './data';
-import { isQuantised, type StoredDType } from './roofline';
+import { isQuantised } from './roofline';
 
 /**
  * What a dtype is allowed (docs/numerics.md): floats `relativeError`; quantised storage `normError`, against float64
  * over the values before they were quantised, so that a wrong result shows however coarse the storage.
  */
-const TOLERANCE: Readonly<Record<StoredDType, number>> = {
+const TOLERANCE: Readonly<Record<CacheDType, number>> = {
   f32: 2e-6,
   f16: 2e-3,
   bf16: 1.6e-2,
@@ -20,7 +20,7 @@ const TOLERANCE: Readonly<Record<StoredDType, number>> = {
 /** f32 may be computed as sums of two bf16 each; what 'fast' rounds of other storage is no coarser than the storage. */
 const FAST_F32_TOLERANCE = 2e-5;
 
-export function toleranceOf(dtype: StoredDType, precision: Precision): number {
+export function toleranceOf(dtype: CacheDType, precision: Precision): number {
   return dtype === 'f32' && precision === 'fast' ? FAST_F32_TOLERANCE : TOLERANCE[dtype];
 }
 
@@ -117,7 +117,7 @@ export function normError(expected: ArrayLike<number>, actual: ArrayLike<number>
 
 /** The error that TOLERANCE[dtype] bounds. */
 export function storedError(
-  dtype: StoredDType,
+  dtype: CacheDType,
   expected: ArrayLike<number>,
   actual: ArrayLike<number>,
 ): number {

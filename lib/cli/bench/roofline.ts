@@ -8,14 +8,11 @@
  * of linear layers whose activations may be rounded is the measured one of what then multiplies them.
  */
 import type { Precision } from '../../core/precision';
-import { isBlockDType, type FloatDType, type WeightDType } from '../../core/dtype';
+import { isBlockDType, type FloatDType, type WeightDType, type CacheDType } from '../../core/dtype';
 import type { HeadShape, MatrixShape } from '../options';
 
-/** What keys and values may be held in. */
-export type StoredDType = FloatDType | 'q8' | 'q4';
-
 /** Bits of a value that count, scales included, whatever a layout takes. */
-export const VALUE_BITS: Readonly<Record<StoredDType | WeightDType, number>> = {
+export const VALUE_BITS: Readonly<Record<CacheDType | WeightDType, number>> = {
   f32: 32,
   f16: 16,
   bf16: 16,
@@ -79,21 +76,21 @@ export interface Rating {
   gigaflops: number;
 }
 
-export function isQuantised(dtype: StoredDType): dtype is 'q8' | 'q4' {
+export function isQuantised(dtype: CacheDType): dtype is 'q8' | 'q4' {
   return dtype === 'q8' || dtype === 'q4';
 }
 
 /** What keys and values are given in before they are stored. */
-export function inputDType(dtype: StoredDType): FloatDType {
+export function inputDType(dtype: CacheDType): FloatDType {
   return isQuantised(dtype) ? 'f32' : dtype;
 }
 
-function peakOf(dtype: StoredDType): Peak {
+function peakOf(dtype: CacheDType): Peak {
   return isQuantised(dtype) ? 'quantised' : 'fma';
 }
 
 /** One query token over `context` cached tokens: scores and weighted sum are D multiply-adds a key each. */
-export function decodeWork(shape: HeadShape, context: number, dtype: StoredDType): Work {
+export function decodeWork(shape: HeadShape, context: number, dtype: CacheDType): Work {
   return {
     bytes: (2 * shape.kvHeads * shape.headDim * context * VALUE_BITS[dtype]) / 8,
     flop: 4 * shape.heads * shape.headDim * context,
@@ -102,7 +99,7 @@ export function decodeWork(shape: HeadShape, context: number, dtype: StoredDType
 }
 
 /** `tokens` queries over as many keys, causal: only visible pairs count, and arithmetic alone. */
-export function prefillWork(shape: HeadShape, tokens: number, dtype: StoredDType): Work {
+export function prefillWork(shape: HeadShape, tokens: number, dtype: CacheDType): Work {
   const visiblePairs = (tokens * (tokens + 1)) / 2;
   return {
     bytes: 0,

@@ -1,11 +1,12 @@
 /** gqa bench attention: decode over a cache and causal prefill, over shapes, contexts, dtypes and threads. */
+import { CACHE_DTYPES, type CacheDType } from '../../core/dtype';
 import type { Command } from 'commander';
 import { getBackend } from '../../backend';
 import type { BackendInfo } from '../../backend/contract';
 import type { Precision } from '../../core/precision';
 import { attentionSubject, describeCase, OPS, type Op } from '../bench/attention-cases';
 import type { Column } from '../bench/report';
-import { isQuantised, type StoredDType } from '../bench/roofline';
+import { isQuantised } from '../bench/roofline';
 import {
   cross,
   machineRow,
@@ -27,15 +28,13 @@ import {
   type CommonOptions,
 } from './bench-options';
 
-interface AttentionOptions extends CommonOptions<StoredDType> {
+interface AttentionOptions extends CommonOptions<CacheDType> {
   heads: HeadShape[];
   context?: number[];
   op: Op[];
   precision: Precision[];
 }
 
-const DTYPES: StoredDType[] = ['f32', 'f16', 'bf16', 'q8', 'q4'];
-const DEFAULT_DTYPES = 'f32,f16,bf16';
 /** Llama-3-8B, SmolLM2-135M, Falcon-7B: a power-of-two group, an odd one, one KV head for all. */
 const DEFAULT_HEADS = '32/8/128,9/3/64,71/1/64';
 const DEFAULT_CONTEXT: Readonly<Record<Op, number[]>> = {
@@ -62,7 +61,7 @@ const NOTES = [
 ];
 
 /** Only a cache holds quantised keys and values. */
-function dtypesOf(op: Op, dtypes: StoredDType[]): StoredDType[] {
+function dtypesOf(op: Op, dtypes: CacheDType[]): CacheDType[] {
   return op === 'prefill' ? dtypes.filter((dtype) => !isQuantised(dtype)) : dtypes;
 }
 
@@ -145,7 +144,6 @@ export function addBenchAttention(bench: Command): void {
     );
   addCommonOptions(command, {
     meaning: 'storage of keys and values',
-    choices: DTYPES,
-    defaults: DEFAULT_DTYPES,
+    choices: CACHE_DTYPES,
   }).action(run);
 }

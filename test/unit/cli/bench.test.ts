@@ -126,3 +126,19 @@ test('--out keeps the table in every form', () => {
     rmSync(folder, { recursive: true });
   }
 });
+
+test('caches of q8 and q4: a share of four times the FMA peak, prefill of tensors left out', () => {
+  const { results } = bench([
+    ...['--heads', '4/2/32', '--context', '40', '--dtype', 'q8,q4', '--threads', '1'],
+    ...['--op', 'decode,prefill,prefill-cache'],
+  ]);
+  const kinds = results.map((row: Record<string, string>) => `${row.op} ${row.dtype}`);
+  expect(kinds).toEqual(['decode q8', 'decode q4', 'prefill-cache q8', 'prefill-cache q4']);
+  for (const row of results) {
+    expect(row.peakGigaflops).toBeCloseTo(4 * row.fmaPeakGigaflops, 6);
+    expect(row.error).toBeLessThan(row.dtype === 'q8' ? 0.03 : 0.35);
+    const bits = row.dtype === 'q8' ? 8.5 : 4.5;
+    const bytes = row.op === 'decode' ? (2 * 2 * 32 * 40 * bits) / 8 : 0;
+    expect(row.gigabytesPerSecond ?? 0).toBeCloseTo(bytes / (row.medianMicroseconds * 1e3), 6);
+  }
+});
