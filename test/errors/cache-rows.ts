@@ -1,5 +1,5 @@
 /** Caches that cannot be, and what a cache must refuse. */
-import { attention, KvCache, type KvCacheOptions } from '../../lib';
+import { attention, KvCache, Tensor, type KvCacheOptions } from '../../lib';
 import { zeros, type Row } from './rows';
 
 export function cache(options: Partial<Record<keyof KvCacheOptions, unknown>> = {}): KvCache {
