@@ -14,12 +14,23 @@ import type { KvCache } from './kv-cache';
 import { KvLayer } from './layer';
 import { TokenRing, UNASSIGNED } from './ring';
 
+/** Rows [from, from + count) of an append. */
+interface Run {
+  from: number;
+  count: number;
+}
+
 export class KvSequence {
   /** @internal DISPOSED or IDLE; what is busy is the cache. */
   state = IDLE;
   /** @internal */
   readonly ring: TokenRing;
   private readonly layers: KvLayer[] = [];
+  /** Of the append in progress: new sinks, then newest tokens. Reused, so that a decode step allocates nothing. */
+  private readonly runs: readonly [Run, Run] = [
+    { from: 0, count: 0 },
+    { from: 0, count: 0 },
+  ];
 
   /** @internal Use `cache.sequence()`. */
   constructor(readonly cache: KvCache) {
@@ -73,37 +84,46 @@ export class KvSequence {
       throw expectedError('INVALID_DTYPE', 'v', `k's dtype ${keys.dtype}`, values.dtype);
     }
     this.ring.checkAppend(layer, tokens);
-    this.checkStorable(keys, 'k');
-    this.checkStorable(values, 'v');
-    this.write(view, keys, values, tokens);
+    const runs = this.heldRuns(view.length, tokens);
+    this.checkStorable(keys, tokens, runs, 'k');
+    this.checkStorable(values, tokens, runs, 'v');
+    for (const { from, count } of runs) {
+      if (count > 0) this.writeRun(view, keys, values, from, count, view.length + from);
+    }
     this.ring.commitAppend(layer, tokens);
   }
 
-  /** A quantised cache takes numbers only: one NaN or Infinity would make its whole group meaningless. */
-  private checkStorable(tensor: Tensor<FloatDType>, argument: string): void {
-    const { dtype, backend } = this.cache;
-    if (blocksOf(dtype) === null) return;
-    const elements = tensor.shape.reduce((product, size) => product * size, 1);
-    // The limit itself is allowed, and f32 has numbers between the two.
-    if (backend.allBelow(tensor.storage.data, tensor.dtype, elements, QUANTISED_LIMIT + 1)) return;
-    const expected = `finite values of magnitude ${QUANTISED_LIMIT} at most for a ${dtype} cache`;
-    throw expectedError('NON_FINITE', argument, expected, 'others');
-  }
-
-  /** Stores what will be held: the new sinks, and of the others those that the window has not already passed. */
-  private write(
-    layer: KvLayer,
-    k: Tensor<FloatDType>,
-    v: Tensor<FloatDType>,
-    tokens: number,
-  ): void {
-    const position = layer.length;
+  /** Rows of an append that will be held: the new sinks, and of the others those that the window has not already passed. */
+  private heldRuns(position: number, tokens: number): readonly Run[] {
+    const [sinks, newest] = this.runs;
     const end = position + tokens;
     const start = this.ring.startAt(end);
     const sinkEnd = start > position ? Math.min(end, this.cache.sinkTokens) : position;
-    if (sinkEnd > position) this.writeRun(layer, k, v, 0, sinkEnd - position, position);
-    const first = Math.max(position, start);
-    if (end > first) this.writeRun(layer, k, v, first - position, end - first, first);
+    sinks.count = Math.max(0, sinkEnd - position);
+    newest.from = Math.max(0, start - position);
+    newest.count = tokens - newest.from;
+    return this.runs;
+  }
+
+  /** A quantised cache takes numbers only: one NaN or Infinity would make its whole group meaningless. */
+  private checkStorable(
+    tensor: Tensor<FloatDType>,
+    tokens: number,
+    runs: readonly Run[],
+    argument: string,
+  ): void {
+    const { dtype, backend } = this.cache;
+    if (blocksOf(dtype) === null) return;
+    const { data } = tensor.storage;
+    for (const { from, count } of runs) {
+      if (count <= 0) continue;
+      const width = tensor.shape.at(-1)! * tensor.shape.at(-2)!;
+      const rows = from === 0 ? data : data.subarray(from * width, tokens * width);
+      // The limit itself is allowed, and what f32 has up to one more is rounded to it.
+      if (backend.allBelow(rows, tensor.dtype, count * width, QUANTISED_LIMIT + 1)) continue;
+      const expected = `finite values of magnitude ${QUANTISED_LIMIT} at most for a ${dtype} cache`;
+      throw expectedError('NON_FINITE', argument, expected, 'others');
+    }
   }
 
   private writeRun(
