@@ -168,10 +168,10 @@ GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
 
 GQA_INLINE void prefetchLine(const char*) {}
 
-// dst[c][r] = src[r * stride + c] for a 16 x 16 tile.
+// dst[c][r] = src[r * stride + c] for a 16 x 16 tile. Pairs of bf16 pass as words: src may lie at any even address.
 GQA_INLINE void transpose16(const float* src, int64_t stride, float* dst) {
   for (int c = 0; c < 16; ++c)
-    for (int r = 0; r < 16; ++r) dst[c * 16 + r] = src[r * stride + c];
+    for (int r = 0; r < 16; ++r) std::memcpy(dst + c * 16 + r, src + r * stride + c, sizeof(float));
 }
 
 #undef GQA_LANES
