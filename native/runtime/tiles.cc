@@ -42,6 +42,15 @@ struct alignas(4096) TilePages {
   char bytes[kPages * 4 * kTileBytes];
 };
 
+// gcc 12's _tile_loadconfig owns up to reading 8 bytes: the stores to the others would be dropped as dead.
+void keepStores(const TileConfig* config) {
+#if defined(_MSC_VER)
+  (void)config;
+#else
+  __asm__ volatile("" : : "r"(config) : "memory");
+#endif
+}
+
 }  // namespace
 
 // Four accumulators, two tiles of each operand: the register blocking of a matrix product, one load a product.
@@ -53,6 +62,7 @@ GQA_TILE_CODE double multiplyTiles(int64_t iterations) {
     config.rowBytes[tile] = kTileRowBytes;
     config.rows[tile] = kTileRows;
   }
+  keepStores(&config);
   _tile_loadconfig(&config);
   _tile_zero(0);
   _tile_zero(1);
