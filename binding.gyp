@@ -16,10 +16,18 @@
     {
       "target_name": "gqa",
       "sources": ["<@(binding_sources)", "<@(core_sources)"],
+      "dependencies": ["gqa_scalar"],
       "conditions": [
         ["target_arch=='x64'", {"dependencies": ["gqa_avx2", "gqa_avx512", "gqa_avx512bf16"]}],
         ["target_arch=='arm64'", {"dependencies": ["gqa_neon"]}]
       ]
+    },
+    {
+      "target_name": "gqa_scalar",
+      "type": "static_library",
+      "sources": ["<@(scalar_sources)"],
+      "cflags_cc": ["<@(scalar_cflags)"],
+      "xcode_settings": {"OTHER_CFLAGS": ["<@(scalar_cflags)"]}
     }
   ],
   "conditions": [

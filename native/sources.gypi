@@ -23,10 +23,11 @@
       "native/runtime/probe.cc",
       "native/runtime/thread_limits.cc",
       "native/runtime/thread_pool.cc",
-      "native/runtime/tiles.cc",
-      "native/targets/scalar.cc"
+      "native/runtime/tiles.cc"
     ],
     "common_cflags": ["-std=c++17", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    "scalar_sources": ["native/targets/scalar.cc"],
+    "scalar_cflags": ["-O2"],
     "avx2_sources": ["native/targets/avx2.cc"],
     "avx2_cflags": ["-mavx2", "-mfma", "-mf16c"],
     "avx512_sources": ["native/targets/avx512.cc"],

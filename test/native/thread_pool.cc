@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <mutex>
@@ -13,12 +14,14 @@
 
 #include "checks.h"
 #include "runtime/runtime.h"
+#include "runtime/thread_limits.h"
 
 using namespace gqa;
 
 namespace {
 
 constexpr std::chrono::seconds kPatience(60);  // nothing here takes long unless it hangs
+constexpr std::chrono::milliseconds kWhile(30);
 
 template <class Body>
 bool forEach(int64_t items, Body body, CancelFlag cancel = nullptr) {
@@ -133,6 +136,13 @@ void limited() {
   CHECK(threadCount() == full);
 }
 
+// An item's work, awake: a worker that wakes where its caller last ran leaves it the processor.
+void work() {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(20);
+  while (std::chrono::steady_clock::now() < end) {
+  }
+}
+
 // The threads that have been at one place.
 class ThreadSet {
  public:
@@ -150,29 +160,35 @@ class ThreadSet {
   std::set<std::thread::id> threads_;
 };
 
-// Runs short items until `enough` of them have been on different threads; false if that never comes.
+// Runs short items for a while and until `enough` of them have been on different threads; false if that never comes.
 bool spreads(ThreadSet& threads, int enough) {
   std::atomic<int32_t> stop{0};
-  const auto end = std::chrono::steady_clock::now() + kPatience;
+  const auto start = std::chrono::steady_clock::now();
   forEach(
       int64_t{1} << 40,
       [&](int64_t) {
         threads.insertSelf();
-        std::this_thread::sleep_for(std::chrono::microseconds(20));
-        if (threads.size() >= enough || std::chrono::steady_clock::now() > end) stop = 1;
+        work();
+        const auto lasted = std::chrono::steady_clock::now() - start;
+        if (lasted > kPatience || (lasted > kWhile && threads.size() >= enough)) stop = 1;
       },
       &stop);
   return threads.size() >= enough;
 }
 
-// A call gets every thread, whatever other calls come and go; one opened meanwhile gets its share before that one ends.
+// A call gets a thread for every processor that other callers leave it, whatever calls come and go; one opened
+// meanwhile gets its share before that one ends. More is no promise: a worker that could only displace its caller
+// sleeps.
 void shared() {
-  if (threadCount() < 3) return;
+  const int processors = std::min(threadCount(), threadLimits().processors);
+  ThreadSet alone;
+  CHECK(spreads(alone, processors));
+
   ThreadSet all;
   std::atomic<bool> ended{false};
   bool spread = false;
   std::thread longCaller([&] {
-    spread = spreads(all, threadCount());
+    spread = spreads(all, processors - 1);
     ended = true;
   });
   while (!ended) forEach(2, [](int64_t) {});
@@ -186,13 +202,13 @@ void shared() {
         int64_t{1} << 40,
         [&](int64_t) {
           begun = true;
-          std::this_thread::sleep_for(std::chrono::microseconds(20));
+          work();
         },
         &stop);
   });
   CHECK(eventually([&] { return begun.load(); }));
   ThreadSet some;
-  CHECK(spreads(some, 2));
+  CHECK(spreads(some, std::min(2, processors - 1)));
   stop = 1;
   another.join();
 }
