@@ -35,7 +35,7 @@ if grep -E '^(test|bench|dist/test|dist/bench|build|node_modules|\.)' "$work/fil
   exit 1
 fi
 for file in dist/lib/index.js dist/lib/index.mjs dist/lib/index.d.ts dist/lib/index.d.mts dist/lib/cli/main.js \
-  native/ops.h native/sources.gypi CMakeLists.txt binding.gyp scripts/install.js scripts/toolchain.js \
+  native/ops.h native/sources.gypi native/targets/x64.gyp CMakeLists.txt binding.gyp scripts/install.js scripts/toolchain.js \
   models/stories/config.json models/stories/tokenizer.json README.md LICENSE; do
   grep -qx "$file" "$work/files" || { echo "$file is not in the package"; exit 1; }
 done

@@ -12,7 +12,12 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { targetEnvironment, targetsToTest, type Target } from './conformance/targets';
+import {
+  hasWiderSibling,
+  targetEnvironment,
+  targetsToTest,
+  type Target,
+} from './conformance/targets';
 import { nodeCommand } from './support/child';
 
 const compiledRoot = resolve(__dirname, '..');
@@ -86,8 +91,7 @@ function closingLine(outcomes: Outcome[]): string {
 
 /** A target whose wider sibling runs too shares nearly all of its code with it: fewer random samples will do. */
 function leanness(target: Target, targets: readonly Target[]): Record<string, string> {
-  const sibling = target === 'avx512' && targets.includes('avx512bf16');
-  return sibling ? { GQA_TEST_LEAN: '1' } : {};
+  return hasWiderSibling(target, targets) ? { GQA_TEST_LEAN: '1' } : {};
 }
 
 function main(): void {

@@ -9,7 +9,7 @@ import type { Precision } from '../core/precision';
 
 export interface BackendInfo {
   kind: 'native' | 'js';
-  /** Instruction set in use: 'avx512bf16', 'avx512', 'avx2', 'neon', 'scalar' or 'js'. */
+  /** The addon's instruction set in use, for instance 'avx2', 'neon' or 'scalar'; 'js' without the addon. */
   isa: string;
   /** Threads that share one call, the caller included. */
   threads: number;

@@ -21,8 +21,8 @@ Examples:
 
 Environment:
   GQA_BACKEND=native|js  force the addon, or the JavaScript backend
-  GQA_ISA=NAME           force an instruction set of the addon: scalar, avx2,
-                         avx512, avx512bf16 or neon
+  GQA_ISA=NAME           force an instruction set of the addon, one that
+                         gqa info names
   GQA_THREADS=N          threads that share a call (default: what CPU affinity
                          and cgroup allow)
   GQA_DEBUG=1            print the stack of an error

@@ -13,6 +13,10 @@ struct CpuFeatures {
   bool neon, dotprod, fp16, bf16, i8mm;
   bool intel, amd;  // vendor; both false for any other
   char text[256];   // "Intel: avx2 fma f16c ..."
+
+  // What several targets ask for.
+  bool runsAvx2() const { return avx2 && fma && f16c; }
+  bool runsAvx512() const { return runsAvx2() && avx512f && avx512bw && avx512vl && avx512dq; }
 };
 
 // Detected once, at the first call.

@@ -1,14 +1,28 @@
-// The op tables of the targets that this build holds; dispatch.cc picks one at run time.
+// The targets that this build holds, best first, each with what it asks of `cpu` (CpuFeatures); dispatch.cc picks one
+// at run time. Their compiler flags are in x64.gyp and arm64.gyp.
 #pragma once
 #include "../ops.h"
 
-namespace gqa {
-extern const OpTable scalarTable;
+// clang-format off
 #if defined(__x86_64__) || defined(_M_X64)
-extern const OpTable avx2Table;
-extern const OpTable avx512Table;
-extern const OpTable avx512bf16Table;
+#define GQA_TARGETS(target)                                                  \
+  target(avx512bf16, cpu.runsAvx512() && cpu.avx512vnni && cpu.avx512bf16)   \
+  target(avx512, cpu.runsAvx512())                                           \
+  target(avx2, cpu.runsAvx2())                                               \
+  target(scalar, true)
 #elif defined(__aarch64__) || defined(_M_ARM64)
-extern const OpTable neonTable;
+#define GQA_TARGETS(target)                                                  \
+  target(neon, cpu.neon)                                                     \
+  target(scalar, true)
+#else
+#define GQA_TARGETS(target) target(scalar, true)
 #endif
+// clang-format on
+
+namespace gqa {
+
+#define GQA_DECLARE_TABLE(name, runs) extern const OpTable name##Table;
+GQA_TARGETS(GQA_DECLARE_TABLE)
+#undef GQA_DECLARE_TABLE
+
 }  // namespace gqa

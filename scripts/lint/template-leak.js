@@ -2,7 +2,7 @@
 // A shared inline function instantiated in an instruction-set file may be the copy that the linker keeps for the whole
 // addon, and then a plain CPU executes AVX-512. So the objects of these files must define no weak or unique symbol.
 const { spawnSync } = require('node:child_process');
-const { existsSync, readFileSync } = require('node:fs');
+const { existsSync, readFileSync, readdirSync } = require('node:fs');
 const { join } = require('node:path');
 
 const OBJECT_FOLDER = join('build', 'CMakeFiles', 'gqa_core.dir');
@@ -12,15 +12,14 @@ function sharedSymbols(nmOutput) {
   return nmOutput.split('\n').filter((line) => / [WVu] /.test(line));
 }
 
-/** Sources that are compiled with flags of their own. */
+/** Sources that are compiled with flags of their own: all that native/targets/*.gyp list. */
 function flaggedSources(root) {
-  const { variables } = JSON.parse(readFileSync(join(root, 'native', 'sources.gypi'), 'utf8'));
-  return Object.entries(variables)
-    .filter(
-      ([key]) =>
-        key.endsWith('_sources') && `${key.slice(0, -'_sources'.length)}_cflags` in variables,
-    )
-    .flatMap(([, sources]) => sources);
+  const folder = join('native', 'targets');
+  const lists = readdirSync(join(root, folder)).filter((file) => file.endsWith('.gyp'));
+  return lists.flatMap((file) => {
+    const { targets } = JSON.parse(readFileSync(join(root, folder, file), 'utf8'));
+    return targets.map((target) => join(folder, `${target.target_name}.cc`));
+  });
 }
 
 function checkLeaks(root) {

@@ -1,28 +1,65 @@
 /** Which targets (a backend and an instruction set) the conformance suite must run on, judged without the package. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { packageRoot } from '../../lib/backend/package-root';
 
-export type Target = 'js' | 'scalar' | 'avx2' | 'avx512' | 'avx512bf16' | 'neon';
-const TARGETS: readonly Target[] = ['js', 'scalar', 'avx2', 'avx512', 'avx512bf16', 'neon'];
+/** 'js', 'scalar', or a row of native/targets/<arch>.gyp. */
+export type Target = string;
 
-const AVX512 = ['avx512f', 'avx512bw', 'avx512vl', 'avx512dq', 'fma', 'f16c'];
+const TARGET_FOLDER = join(packageRoot(), 'native', 'targets');
+/** What /proc/cpuinfo calls features that compilers name otherwise, but for '-' and '_'. */
+const CPUINFO_NAMES: Record<string, string> = { dotprod: 'asimddp', fp16: 'asimdhp' };
 
-/** Flags of /proc/cpuinfo that a target's compiler flags rely on. */
-const X86_FLAGS: Partial<Record<Target, readonly string[]>> = {
-  avx2: ['avx2', 'fma', 'f16c'],
-  avx512: AVX512,
-  avx512bf16: [...AVX512, 'avx512_vnni', 'avx512_bf16'],
-};
+/** The vector targets of an architecture, narrowest first, with their compiler flags. */
+export function vectorTargets(arch: string): Map<Target, string[]> {
+  if (arch !== 'x64' && arch !== 'arm64') return new Map();
+  const { targets } = JSON.parse(readFileSync(join(TARGET_FOLDER, `${arch}.gyp`), 'utf8')) as {
+    targets: { target_name: string; variables: { flags: string[] } }[];
+  };
+  return new Map(targets.map((row) => [row.target_name, row.variables.flags]));
+}
+
+/** The CPU features that compiler flags ask for, as the compiler calls them: -mavx2, -march=armv8-a+dotprod. */
+export function cpuFeatures(flags: readonly string[]): string[] {
+  return flags.flatMap((flag) => {
+    if (flag.startsWith('-march=')) return flag.split('+').slice(1);
+    return flag.startsWith('-m') && !flag.includes('=') ? [flag.slice(2)] : [];
+  });
+}
+
+/** Whether the CPU has what a target's compiler flags rely on: then the addon must run it. */
+function cpuPromises(flags: readonly string[], cpu: ReadonlySet<string>): boolean {
+  return cpuFeatures(flags).every((name) => cpu.has(CPUINFO_NAMES[name] ?? plainName(name)));
+}
+
+function plainName(feature: string): string {
+  return feature.replaceAll(/[-_]/g, '');
+}
 
 /** GQA_TEST_TARGETS (a comma list) where set, as under emulation; else all that this machine's CPU can run. */
 export function targetsToTest(): Target[] {
   const forced = process.env.GQA_TEST_TARGETS;
-  if (forced !== undefined && forced !== '') return forced.split(',').map(asTarget);
-  if (process.arch === 'arm64') return ['js', 'scalar', 'neon'];
-  const flags = x86Flags();
-  const vector = (['avx2', 'avx512', 'avx512bf16'] as const).filter((t) =>
-    X86_FLAGS[t]!.every((flag) => flags.has(flag)),
-  );
-  return ['js', 'scalar', ...vector];
+  if (forced !== undefined && forced !== '') return forced.split(',').map(checkTarget);
+  const cpu = cpuinfoFlags();
+  const promised = [...vectorTargets(process.arch)].filter(([, flags]) => cpuPromises(flags, cpu));
+  return ['js', 'scalar', ...promised.map(([target]) => target)];
+}
+
+function checkTarget(name: string): Target {
+  const target = name.trim();
+  if (target !== 'js' && !existsSync(sourceOf(target))) throw new Error(`no such target: ${name}`);
+  return target;
+}
+
+function sourceOf(target: Target): string {
+  return join(TARGET_FOLDER, `${target}.cc`);
+}
+
+/** Only Linux states the flags in a file; elsewhere targets that need any must be named in GQA_TEST_TARGETS. */
+function cpuinfoFlags(): Set<string> {
+  if (process.platform !== 'linux') return new Set();
+  const line = /^(?:flags|Features)\s*:\s*(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'));
+  return new Set(line === null ? [] : line[1].split(' ').map(plainName));
 }
 
 /** The environment that forces a target; the package must refuse it if it cannot be had. */
@@ -34,20 +71,19 @@ export function targetEnvironment(target: Target): Record<string, string> {
 
 /** The target this process was started for; undefined in a plain jest run, which takes the package's own choice. */
 export function currentTarget(): Target | undefined {
-  const name = process.env.GQA_TEST_TARGET;
-  return name === undefined ? undefined : asTarget(name);
+  return process.env.GQA_TEST_TARGET;
 }
 
-function asTarget(name: string): Target {
-  const target = TARGETS.find((t) => t === name.trim());
-  if (target === undefined)
-    throw new Error(`no such target: ${name}; there are ${TARGETS.join(', ')}`);
-  return target;
+/** Whether a target later in the list has the same vector type, and so nearly all of the code. */
+export function hasWiderSibling(target: Target, targets: readonly Target[]): boolean {
+  return targets
+    .slice(targets.indexOf(target) + 1)
+    .some((wider) => vectorType(wider) === vectorType(target));
 }
 
-/** Only Linux states the flags in a file; elsewhere the x86 vector targets must be named in GQA_TEST_TARGETS. */
-function x86Flags(): Set<string> {
-  if (process.platform !== 'linux') return new Set();
-  const line = /^flags\s*:\s*(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'));
-  return new Set(line === null ? [] : line[1].split(' '));
+/** The header of native/simd that a target is built on; of the JavaScript backend its name. */
+function vectorType(target: Target): string {
+  if (target === 'js') return target;
+  const source = readFileSync(sourceOf(target), 'utf8');
+  return /simd\/(\w+)\.h/.exec(source)![1];
 }
