@@ -51,8 +51,8 @@ struct StoreProblem {
 // Tokens that share the loads of a panel.
 constexpr int64_t kTileTokens = 6;
 // The forms in which kernels read the input of linear layers; kernels/activations.h has their orders.
-enum class Activations : int32_t { rows, pairs, bytes, digits };
-constexpr int kActivationForms = 4;
+enum class Activations : int32_t { rows, pairs, bytes, digits, tiles };
+constexpr int kActivationForms = 5;
 // 32-bit words of a group of bytes: 8 of values, scale, sum, scaled sum.
 constexpr int64_t kActivationGroupWords = kGroup / 4 + 3;
 // Bytes that an activation of nearly f32 accuracy is cut into, each a row of its own.
@@ -63,10 +63,14 @@ struct ActivationLayout {
   int64_t tokens, columns;
 
   GQA_INLINE int64_t tokenRows() const { return form == Activations::digits ? kDigits : 1; }
-  GQA_INLINE int64_t rows() const { return tokens * tokenRows(); }
+  // Tiles have whole ones.
+  GQA_INLINE int64_t rows() const {
+    return form == Activations::tiles ? roundUp(tokens, kLanes) : tokens * tokenRows();
+  }
   GQA_INLINE int64_t rowWords() const {
     if (form == Activations::rows) return columns;
-    return form == Activations::pairs ? (columns + 1) / 2 : columns / kGroup * kActivationGroupWords;
+    const bool halves = form == Activations::pairs || form == Activations::tiles;
+    return halves ? (columns + 1) / 2 : columns / kGroup * kActivationGroupWords;
   }
   GQA_INLINE int64_t words() const { return rows() * rowWords(); }
 };
@@ -77,6 +81,7 @@ struct ActivationForms {
   void* pairs;
   void* bytes;
   void* digits;
+  void* tiles;
 };
 
 // out[tokens, weights.rows] = x W^T + bias
@@ -157,8 +162,8 @@ struct OpTable {
   void (*packWeights)(const WeightsView&, const void* weight, DType type, int64_t first, int64_t last);
   // out[columns] = the weights of one output feature.
   void (*unpackRow)(const WeightsView&, int64_t row, float* out);
-  // The form of x in which weights of this dtype are multiplied.
-  Activations (*activationForm)(DType weights, bool fast);
+  // The form of the problem's x in which weights of this dtype are multiplied.
+  Activations (*activationForm)(const LinearProblem&, DType weights);
   // Writes the forms of tokens [first, last), `first` at the start of a tile; scratch: a row of floats.
   void (*prepareActivations)(const LinearProblem&, int64_t first, int64_t last, float* scratch);
   // Output features of vectors [first, last) of a part, tokens [firstToken, lastToken), firstToken at the start of a

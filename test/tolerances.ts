@@ -2,6 +2,7 @@
  * The one table of tolerances: an error is |actual - oracle| / max(1, largest |oracle|), by dtype and kind of operation.
  * Each entry says where it comes from; u is the unit roundoff of the dtype (2^-24, 2^-11, 2^-8).
  */
+import type { Precision } from '../lib/core/precision';
 import type { FloatName } from './support/numbers';
 
 export const UNIT_ROUNDOFF: Readonly<Record<FloatName, number>> = {
@@ -21,10 +22,20 @@ export const ATTENTION: Readonly<Record<FloatName, number>> = {
   bf16: 1.6e-2,
 };
 export const ATTENTION_SCORE_LIMIT = 20;
+/**
+ * The same with precision 'fast', where each factor of a product may be split into two bf16: what they leave out of it
+ * is 2^-16 of it, and of sums, in which errors of either sign meet, a few times less.
+ */
+export const ATTENTION_FAST: Readonly<Record<FloatName, number>> = { ...ATTENTION, f32: 2e-5 };
 
 /** The tolerance of an attention output whose largest |score| is given: proportional above the limit. */
-export function attentionTolerance(dtype: FloatName, largestScore: number): number {
-  return ATTENTION[dtype] * Math.max(1, largestScore / ATTENTION_SCORE_LIMIT);
+export function attentionTolerance(
+  dtype: FloatName,
+  largestScore: number,
+  precision: Precision = 'exact',
+): number {
+  const table = precision === 'fast' ? ATTENTION_FAST : ATTENTION;
+  return table[dtype] * Math.max(1, largestScore / ATTENTION_SCORE_LIMIT);
 }
 
 /** LSE is f32 whatever the storage, an absolute error as large as a score's: the same figures, relative to max(1, |lse|). */

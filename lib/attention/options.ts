@@ -29,7 +29,8 @@ export interface AttentionFeatures<R extends FloatDType = FloatDType> {
   dropout?: { probability: number; seed: number };
   /**
    * 'exact', the default, keeps f32 accuracy for f32 and f16 queries. 'fast' may round such queries and the softmax
-   * weights to bf16 over bf16 keys and values, as is done for bf16 queries: errors up to those of a bf16 output.
+   * weights to bf16 over bf16 keys and values, as is done for bf16 queries: errors up to those of a bf16 output. Over
+   * others it may multiply each number as the sum of two bf16: errors up to 2e-5.
    */
   precision?: Precision;
 }

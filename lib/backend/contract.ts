@@ -116,7 +116,7 @@ export interface AttendArgs {
   sinkLogits: Float32Array | null;
   /** Attention dropout (training): each weight is zeroed with probability p, the others scaled by 1 / (1 - p). Null for none. */
   dropout: { probability: number; seed: number } | null;
-  /** 'fast': queries and weights may be rounded to bf16 where keys and values are. */
+  /** 'fast': queries and weights may be rounded to bf16 where keys and values are, else all be split in two bf16. */
   precision: Precision;
 }
 

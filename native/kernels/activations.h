@@ -1,12 +1,15 @@
-// The input x of linear layers as their kernels read it. x may be RMS-normalised on the way. Three forms:
+// The input x of linear layers as their kernels read it. x may be RMS-normalised on the way. Its forms:
 //   rows   f32 [tokens][columns], x itself where nothing normalises it;
-//   pairs  bf16, rounded to nearest even, in the order of a panel of bf16 weights: per tile of rows [columns /
-//   2][row][2]; bytes  int8 with a scale per row and 32 columns, x = scale * q, scale = largest |x| / 127: per tile and
-//   group
-//          [8][row][4] bytes, then f32 [row] scales, i32 [row] sums of q, f32 [row] scale * sum of q;
+//   pairs  bf16, rounded to nearest even, in the order of a panel of bf16 weights:
+//          per tile of rows [columns / 2][row][2];
+//   bytes  int8 with a scale per row and 32 columns, x = scale * q, scale = largest |x| / 127:
+//          per tile and group [8][row][4] bytes, then f32 [row] scales, i32 [row] sums of q, f32 [row] scale * sum of
+//          q;
 //   digits the same three times a token, x = the sum of three such rows: integers of the group's largest |x| / 4.2e6,
 //          that is 22 bits and a sign, cut into three digits of base 254, the highest first.
-// A tile is kTileTokens rows, the last fewer. A NaN or Infinity makes its group's scale NaN.
+//   tiles  bf16 pairs for tile registers (tile_products.h): per 16 tokens [run of pairs][token][depth][2], so that
+//          the rows of a tile are neighbours.
+// Otherwise a tile is kTileTokens rows, the last fewer. A NaN or Infinity makes its group's scale NaN.
 #pragma once
 #include <cmath>
 
@@ -50,6 +53,20 @@ GQA_INLINE void packPairs(const float* x, int64_t columns, RowPlace to) {
     for (int64_t i = 0; i < n; i += 2) {
       std::memcpy(to.words, bits + i, 4);
       to.words += to.rows;
+    }
+  }
+}
+
+GQA_INLINE void packTilePairs(const float* x, int64_t columns, int64_t token, void* base) {
+  const int64_t pairs = (columns + 1) / 2, depth = tileDepth(pairs);
+  uint16_t* to = static_cast<uint16_t*>(base) + 2 * (token / kTileSide * kTileSide * pairs + token % kTileSide * depth);
+  uint16_t bits[kLanes];
+  for (int64_t l = 0; l < columns; l += kLanes) {
+    const int64_t n = lanesLeft(l, columns);
+    roundBf16(bits, loadFirst(x + l, n));
+    for (int64_t i = 0; i < n; i += 2) {
+      const int64_t pair = (l + i) / 2;
+      std::memcpy(to + 2 * (pair / depth * kTileSide * depth + pair % depth), bits + i, 4);
     }
   }
 }
@@ -137,6 +154,7 @@ void prepareActivations(const LinearProblem& p, int64_t first, int64_t last, flo
     }
     if (p.forms.pairs) packPairs(x, p.columns, placeOf({Activations::pairs, p.tokens, p.columns}, p.forms.pairs, t));
     if (p.forms.bytes) packBytes(x, p.columns, placeOf({Activations::bytes, p.tokens, p.columns}, p.forms.bytes, t));
+    if (p.forms.tiles) packTilePairs(x, p.columns, t, p.forms.tiles);
     if (p.forms.digits) {
       const ActivationLayout layout = {Activations::digits, p.tokens, p.columns};
       packDigits(x, p.columns,

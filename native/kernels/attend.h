@@ -9,21 +9,25 @@ namespace {
 
 // Whether q and the weights are multiplied as bf16: the block is bf16 too, the CPU multiplies such pairs, and q is
 // exact in bf16 or the caller prefers speed.
-GQA_INLINE bool multipliesPairs(const AttendProblem& p) {
-  return kDotBf16 && p.kvType == DType::bf16 && (p.qType == DType::bf16 || p.fast);
+GQA_INLINE bool multipliesPairs(const AttendProblem& p, int64_t rows) {
+  return (kDotBf16 || tilesServe(p, rows)) && p.kvType == DType::bf16 && (p.qType == DType::bf16 || p.fast);
 }
 
 GQA_INLINE int64_t queryStride(const AttendProblem& p, int64_t rows) {
   if (multipliesIntegers(p, rows)) return integerQueryStride(p.headDim);
-  return multipliesPairs(p) ? roundUp(p.headDim, kLanes) / 2 : roundUp(p.headDim, 2);
+  const bool inBf16 = multipliesPairs(p, rows) || tilesSplit(p, rows);
+  return inBf16 ? roundUp(p.headDim, kLanes) / 2 : roundUp(p.headDim, 2);
 }
 
-// Scratch in floats: queries, lane sums, scores, weights twice, factors, and a block where keys are tensors.
+// Scratch in floats: queries, lane sums, scores, weights twice, factors, a block where keys are tensors or quantised,
+// and two where it is split, as queries and weights then are.
 int64_t attendScratchFloats(const AttendProblem& p, int64_t rows) {
-  const bool asStored = p.arena.base && !isQuantised(p.arena.layout.dtype);
-  const int64_t packed = asStored ? 0 : tensorBlock(p, multipliesPairs(p)).bytes() / 4;
-  return roundUp(rows * queryStride(p, rows), kLanes) + rows * kLanes + 5 * kScoreStride * kTileRows / 2 +
-         roundUp(kTileRows, kLanes) + packed;
+  const bool asStored = p.arena.base && !isQuantised(p.arena.layout.dtype), split = tilesSplit(p, rows);
+  const BlockLayout block = tensorBlock(p, multipliesPairs(p, rows));
+  const int64_t terms = split ? 2 : 1, packed = asStored ? 0 : block.bytes() / 4;
+  return roundUp(terms * rows * queryStride(p, rows), kLanes) + rows * kLanes +
+         (4 + terms) * kScoreStride * kTileRows / 2 + roundUp(kTileRows, kLanes) + packed +
+         (split ? splitLayout(block).bytes() / 2 : 0);
 }
 
 GQA_INLINE AttendContext makeContext(const AttendTask& task) {
@@ -32,7 +36,7 @@ GQA_INLINE AttendContext makeContext(const AttendTask& task) {
   AttendContext c = {task, p};
   c.group = p.heads / p.kvHeads;
   c.blockTokens = p.arena.base ? p.arena.layout.blockTokens : kMaxBlockTokens;
-  c.pairs = multipliesPairs(p);
+  c.pairs = multipliesPairs(p, task.rows);
   c.integers = multipliesIntegers(p, task.rows);
   c.queryStride = queryStride(p, task.rows);
   // Scaled by the softmax only where no score is touched in between, nor an -Infinity turned by a scale of 0 or less.
@@ -43,12 +47,15 @@ GQA_INLINE AttendContext makeContext(const AttendTask& task) {
   c.softmaxScale = late ? scale : 1;
   c.plainScores = plain;
   c.query = task.scratch;
-  c.sums = c.query + roundUp(task.rows * c.queryStride, kLanes);
+  const bool split = !c.integers && tilesSplit(p, task.rows);
+  c.sums = c.query + roundUp((split ? 2 : 1) * task.rows * c.queryStride, kLanes);
   c.scores = c.sums + task.rows * kLanes;
   c.weights = c.scores + kScoreStride * kTileRows;
   c.weightPairs = reinterpret_cast<uint16_t*>(c.weights + kScoreStride * kTileRows);
-  c.factors = c.weights + 3 * kScoreStride * kTileRows / 2;
+  c.factors = c.weights + (split ? 4 : 3) * kScoreStride * kTileRows / 2;
   c.packed = reinterpret_cast<char*>(c.factors + roundUp(kTileRows, kLanes));
+  const bool asStored = p.arena.base && !isQuantised(p.arena.layout.dtype);
+  if (split) c.terms = c.packed + (asStored ? 0 : tensorBlock(p, false).bytes());
   return c;
 }
 
@@ -76,12 +83,15 @@ GQA_INLINE void packQuery(const AttendContext& c) {
     for (int64_t d = 0; d < p.headDim; d += kLanes) {
       const int64_t n = lanesLeft(d, p.headDim);
       const Vec q = mul(loadAs(p.qType, elementAt(p.q, p.qType, index + d), n), scale);
+      uint16_t* halves = reinterpret_cast<uint16_t*>(to) + d;
       if (c.pairs)
-        roundBf16(reinterpret_cast<uint16_t*>(to) + d, q);
+        roundBf16(halves, q);
+      else if (c.split())
+        splitBf16(q, halves, halves + 2 * c.task.rows * c.queryStride);
       else
         storeFirst(to + d, n, q);
     }
-    if (!c.pairs && c.queryStride > p.headDim) to[p.headDim] = 0;
+    if (c.queryStride > p.headDim && !c.pairs && !c.split()) to[p.headDim] = 0;
   }
 }
 
@@ -98,6 +108,8 @@ GQA_INLINE bool scoreTile(const AttendContext& c, const KeyBlock& b, const Score
   if (p.mask.data && maskHidesAll(t, keys.first - t.firstKey, keys.last - t.firstKey)) return false;
   if (c.integers)
     integerScores(c, b, t, tileRow);
+  else if (c.tiles())
+    tileScores(c, b, t, tileRow);
   else
     scoreProduct(c, b, t, tileRow);
   if (c.scoreScale != 1) multiplyScores(t, c.scoreScale);
@@ -110,8 +122,15 @@ GQA_INLINE bool scoreTile(const AttendContext& c, const KeyBlock& b, const Score
   return true;
 }
 
-// Rows [tileRow, tileRow + rows) of the task against one block.
-GQA_INLINE void attendTile(const AttendContext& c, const KeyBlock& b, int64_t first, int64_t tileRow, int64_t rows) {
+// Keys whose values are multiplied together.
+GQA_INLINE int64_t valueRun(const AttendContext& c) {
+  if (c.tiles()) return tileValueRun(c.blockTokens);
+  return c.pairs ? 2 : 1;
+}
+
+// Rows [tileRow, tileRow + rows) of the task against one block, `whole`, which the products see as `b`.
+GQA_INLINE void attendTile(const AttendContext& c, const KeyBlock& b, const KeyBlock& whole, int64_t first,
+                           int64_t tileRow, int64_t rows) {
   const AttendTask& task = c.task;
   const AttendProblem& p = c.problem;
   const int64_t low = c.position(tileRow), high = c.position(tileRow + rows - 1);
@@ -138,19 +157,22 @@ GQA_INLINE void attendTile(const AttendContext& c, const KeyBlock& b, int64_t fi
   float* out = task.states.out + tileRow * task.states.stride;
   const char* ahead = tileRow == 0 && b.next ? b.next + b.layout.valueOffset() : nullptr;
   if (c.integers) return integerValues(c, b, t, out, factors, ahead);
-  const int64_t pair = c.pairs ? 2 : 1;  // keys that are multiplied together
-  const bool partial = lo % pair != 0 || hi % pair != 0;
-  if ((someHidden || partial || p.mask.data || p.bias.data) && !valuesFinite(b, lo / pair * pair, roundUp(hi, pair)))
-    return valueProductGuarded(c, b, t, out, lo, hi);
-  if (c.pairs) return valuePairsProduct(c, b, t, lo / 2 * 2, roundUp(hi, 2), out, factors, ahead);
+  const int64_t run = valueRun(c), from = lo / run * run, to = roundUp(hi, run);
+  const bool partial = lo > from || hi < to;
+  if ((someHidden || partial || p.mask.data || p.bias.data) && !valuesFinite(b, from, to))
+    return valueProductGuarded(c, whole, t, out, lo, hi);
+  if (c.tiles()) return tileValues(c, b, t, from, to, out, factors, ahead);
+  if (c.pairs) return valuePairsProduct(c, b, t, from, to, out, factors, ahead);
   valueProduct(c, b, {c.weights, kScoreStride, false}, rows, lo, hi, out, factors, ahead);
 }
 
 void attendTask(const AttendTask& task) {
-  const AttendContext c = makeContext(task);
+  AttendContext c = makeContext(task);
+  Tiles registers;
+  if (c.split() || (c.pairs && tilesServe(*task.problem, task.rows))) c.registers = &registers;
   const AttendProblem& p = c.problem;
-  const int64_t low = c.position(0), high = c.position(task.rows - 1);
-  const int64_t tiles = (task.rows + kTileRows - 1) / kTileRows, tileRows = (task.rows + tiles - 1) / tiles;
+  const int64_t low = c.position(0), high = c.position(task.rows - 1), tiles = (task.rows + kTileRows - 1) / kTileRows;
+  const int64_t tileRows = c.tiles() ? kTileRows : (task.rows + tiles - 1) / tiles;
   packQuery(c);
   for (int64_t r = 0; r < task.rows; ++r) storeFirst(c.sums + r * kLanes, kLanes, loadFirst(task.states.sum + r, 1));
   for (int64_t first = task.firstKey / c.blockTokens * c.blockTokens; first < task.lastKey; first += c.blockTokens) {
@@ -164,12 +186,14 @@ void attendTask(const AttendTask& task) {
         visibleKeys(p, low, high, most(first, task.firstKey), least(first + c.blockTokens, task.lastKey));
     if (keys.empty()) continue;
     const KeyBlock block = keyBlock(c, first, keys);
+    const KeyBlock multiplied = c.split() ? splitBlock(c, block, keys.first - first, keys.last - first) : block;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t row = i * tileRows;
       if (!p.arena.base) prefetchTensors(c, first + c.blockTokens, i, tiles);
-      attendTile(c, block, first, row, least(tileRows, task.rows - row));
+      attendTile(c, multiplied, block, first, row, least(tileRows, task.rows - row));
     }
   }
+  if (c.tiles()) registers.release();
   for (int64_t r = 0; r < task.rows; ++r) task.states.sum[r] = reduceAdd(load(c.sums + r * kLanes));
 }
 

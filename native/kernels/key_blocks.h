@@ -6,7 +6,7 @@ namespace gqa {
 namespace {
 
 // Rows of a tile at most: its scores stay in L1 beside a panel of the block, which every sub-tile reads.
-constexpr int64_t kTileRows = 24;
+constexpr int64_t kTileRows = kTiles ? kTileBlockRows : 24;
 
 struct KeyRange {
   int64_t first, last;
@@ -54,9 +54,14 @@ struct AttendContext {
   float* sums = nullptr;            // [rows][16], lane sums of weights
   float* scores = nullptr;          // [kTileRows][kScoreStride]
   float* weights = nullptr;         // [kTileRows][kScoreStride]
-  uint16_t* weightPairs = nullptr;  // [kTileRows][kScoreStride], as bf16
+  uint16_t* weightPairs = nullptr;  // [kTileRows][kScoreStride], as bf16; where they are split, then their low terms
   float* factors = nullptr;         // [kTileRows], the rescaling of each row
   char* packed = nullptr;           // one block, where keys are tensors or quantised
+  char* terms = nullptr;            // one block split in two terms of bf16, where it is
+  Tiles* registers = nullptr;       // null where vectors multiply
+
+  GQA_INLINE bool tiles() const { return kTiles && registers; }
+  GQA_INLINE bool split() const { return kTiles && terms; }
 
   GQA_INLINE int64_t position(int64_t row) const {
     return (task.firstRow + row) / group + problem.keyTokens - problem.queryTokens;
@@ -112,6 +117,9 @@ GQA_INLINE KeyBlock packedBlock(const AttendContext& c, int64_t first, KeyRange 
   const AttendProblem& p = c.problem;
   const BlockLayout layout = tensorBlock(p, c.pairs);
   const int64_t from = keys.first / kLanes * kLanes;  // panels start at a multiple of 16 tokens
+  // Tiles read values in runs: what no key fills must be finite.
+  if (c.tiles() && keys.last - from < c.blockTokens)
+    std::memset(c.packed + layout.valueOffset(), 0, size_t(layout.valueBytes()));
   for (int64_t j = from; j < keys.last; j += kLanes) {
     const int64_t token = c.task.batch * p.keyTokens + j, tokens = lanesLeft(j, keys.last);
     const int64_t keyStride = p.kvHeads * p.headDim, valueStride = p.kvHeads * p.valueDim;

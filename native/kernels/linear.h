@@ -7,25 +7,19 @@ namespace gqa {
 namespace {
 
 // Tokens whose products wait together to be written: they share a widened strip and stay in L1 with it.
-constexpr int64_t kBlockTokens = 16 * kTileTokens;
+// Twice as many where tiles share one that is widened.
+constexpr int64_t kBlockTokens = (kTiles ? 32 : 16) * kTileTokens;
 // Groups of a strip: 16 KB as f32.
 constexpr int64_t kStripGroups = 2;
 
 // Digits are exact products of bytes where those have an instruction of their own: three of them are no slower than
 // f32. bf16 rounds its input only where pairs are multiplied by an instruction of their own; f16 has none that adds up
 // in f32.
-Activations activationForm(DType weights, bool fast) {
-  if (isQuantised(weights) && (fast || kDotBytes)) return fast ? Activations::bytes : Activations::digits;
-  return fast && weights == DType::bf16 && kDotBf16 ? Activations::pairs : Activations::rows;
+Activations activationForm(const LinearProblem& p, DType weights) {
+  if (tilesServe(p, weights)) return Activations::tiles;
+  if (isQuantised(weights) && (p.fast || kDotBytes)) return p.fast ? Activations::bytes : Activations::digits;
+  return p.fast && weights == DType::bf16 && kDotBf16 ? Activations::pairs : Activations::rows;
 }
-
-// Vectors [v, v + vectors) of one panel of a part's weights, tokens [first, last).
-struct Segment {
-  const LinearProblem& problem;
-  const WeightsView& weights;
-  int64_t v, vectors, first, last;
-  const char* ahead;  // as much of the next panel, to be prefetched; null for none
-};
 
 GQA_INLINE int64_t tileTokens(int64_t m, int64_t last) { return last - m < kTileTokens ? last - m : kTileTokens; }
 
@@ -112,8 +106,10 @@ void roundedProducts(const Segment& s, Activations form, float* c) {
 
 // c[token][kPanelLanes]
 GQA_INLINE void products(const Segment& s, float* c) {
-  const Activations form = activationForm(s.weights.dtype, s.problem.fast);
-  if (form != Activations::rows)
+  const Activations form = activationForm(s.problem, s.weights.dtype);
+  if (form == Activations::tiles)
+    tileProducts(s, c);
+  else if (form != Activations::rows)
     roundedProducts(s, form, c);
   else if (isQuantised(s.weights.dtype))
     stripProducts(s, c);

@@ -17,6 +17,7 @@ struct CpuFeatures {
   // What several targets ask for.
   bool runsAvx2() const { return avx2 && fma && f16c; }
   bool runsAvx512() const { return runsAvx2() && avx512f && avx512bw && avx512vl && avx512dq; }
+  bool runsAvx512Bf16() const { return runsAvx512() && avx512vnni && avx512bf16; }
 };
 
 // Detected once, at the first call.

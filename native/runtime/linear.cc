@@ -70,21 +70,21 @@ void prepareTask(void* context, int64_t item) {
 bool placeForms(LinearProblem& p, const OpTable& ops) {
   bool wanted[kActivationForms] = {};
   for (int64_t i = 0; i < p.partCount; ++i)
-    wanted[static_cast<int>(ops.activationForm(p.parts[i].weights.dtype, p.fast))] = true;
+    wanted[static_cast<int>(ops.activationForm(p, p.parts[i].weights.dtype))] = true;
   const auto words = [&](Activations form) {
     const bool held = wanted[static_cast<int>(form)] && (form != Activations::rows || p.norm);
     return held ? roundUp(ActivationLayout{form, p.tokens, p.columns}.words(), kLanes) : 0;
   };
-  const int64_t rows = words(Activations::rows), pairs = words(Activations::pairs), bytes = words(Activations::bytes),
-                digits = words(Activations::digits);
-  p.forms = {const_cast<float*>(p.x), nullptr, nullptr, nullptr};
-  if (rows + pairs + bytes + digits == 0) return true;
-  float* scratch = threadScratch(Scratch::call, rows + pairs + bytes + digits);
-  if (!scratch) return false;
-  if (p.norm) p.forms.rows = rows ? scratch : nullptr;
-  p.forms.pairs = pairs ? scratch + rows : nullptr;
-  p.forms.bytes = bytes ? scratch + rows + pairs : nullptr;
-  p.forms.digits = digits ? scratch + rows + pairs + bytes : nullptr;
+  int64_t at[kActivationForms + 1] = {0};
+  for (int i = 0; i < kActivationForms; ++i) at[i + 1] = at[i] + words(static_cast<Activations>(i));
+  float* scratch = at[kActivationForms] > 0 ? threadScratch(Scratch::call, at[kActivationForms]) : nullptr;
+  if (at[kActivationForms] > 0 && !scratch) return false;
+  const auto placed = [&](Activations form) {
+    const int i = static_cast<int>(form);
+    return at[i + 1] > at[i] ? scratch + at[i] : nullptr;
+  };
+  p.forms = {p.norm ? placed(Activations::rows) : const_cast<float*>(p.x), placed(Activations::pairs),
+             placed(Activations::bytes), placed(Activations::digits), placed(Activations::tiles)};
   return true;
 }
 
@@ -123,7 +123,7 @@ Status linear(const LinearProblem& problem) {
   for (int64_t i = 0; i < p.partCount; ++i) bytes += p.parts[i].weights.bytes();
   p.prefetch = prefetchPays(bytes);
   if (!placeForms(p, *job.ops)) return Status::outOfMemory;
-  if (p.norm || p.forms.pairs || p.forms.bytes || p.forms.digits)
+  if (p.norm || p.forms.pairs || p.forms.bytes || p.forms.digits || p.forms.tiles)
     parallelFor(tasksOf(p.tokens, kTileTokens), prepareTask, &job, nullptr);
   if (job.outOfMemory) return Status::outOfMemory;
 

@@ -49,6 +49,8 @@ double probeWake();
 // ---- tiles.cc
 // Whether this process may use AMX tiles: asks the system for them once.
 bool tilesGranted();
+// Whether kernels have tiles: those of AMX, or in builds for tests (GQA_TILE_MODEL) a model of them.
+bool tilesUsable();
 double multiplyTiles(int64_t iterations);  // FLOP done; only where tilesGranted()
 
 // ---- memory.cc

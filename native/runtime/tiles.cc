@@ -22,6 +22,14 @@ bool tilesGranted() {
   return granted;
 }
 
+bool tilesUsable() {
+#if defined(GQA_TILE_MODEL)
+  return true;
+#else
+  return tilesGranted();
+#endif
+}
+
 #if GQA_TILES
 
 namespace {

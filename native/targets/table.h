@@ -4,8 +4,25 @@
 #include <cstring>
 #include <type_traits>
 
+#include "../simd/tiles.h"
+
+// Tiles are what GQA_TILES says, the type that a target includes before this file; other targets have the model, which
+// no kernel of theirs comes to use.
+namespace gqa {
+namespace {
+#if defined(GQA_TILES)
+constexpr bool kTiles = true;
+using Tiles = GQA_TILES;
+#else
+constexpr bool kTiles = false;
+using Tiles = ModelTiles;
+#endif
+}  // namespace
+}  // namespace gqa
+
 #include "../kernels/math.h"
 #include "../kernels/panel.h"
+#include "../kernels/tile_products.h"
 #include "../kernels/rows.h"
 #include "../kernels/quantise.h"
 #include "../kernels/pack.h"
@@ -16,10 +33,12 @@
 #include "../kernels/products.h"
 #include "../kernels/integer_products.h"
 #include "../kernels/quantised_tile.h"
+#include "../kernels/tile_attend.h"
 #include "../kernels/attend.h"
 #include "../kernels/activations.h"
 #include "../kernels/dots.h"
 #include "../kernels/weights.h"
+#include "../kernels/tile_linear.h"
 #include "../kernels/linear.h"
 #include "../kernels/elementwise.h"
 #include "../kernels/probe.h"

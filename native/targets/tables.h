@@ -4,13 +4,14 @@
 #include "../ops.h"
 
 // clang-format off
-#if defined(__x86_64__) || defined(_M_X64)
+#if (defined(__x86_64__) || defined(_M_X64)) && !defined(GQA_SCALAR_ONLY)
 #define GQA_TARGETS(target)                                                  \
-  target(avx512bf16, cpu.runsAvx512() && cpu.avx512vnni && cpu.avx512bf16)   \
+  target(amx, cpu.runsAvx512Bf16() && tilesUsable())                         \
+  target(avx512bf16, cpu.runsAvx512Bf16())                                   \
   target(avx512, cpu.runsAvx512())                                           \
   target(avx2, cpu.runsAvx2())                                               \
   target(scalar, true)
-#elif defined(__aarch64__) || defined(_M_ARM64)
+#elif (defined(__aarch64__) || defined(_M_ARM64)) && !defined(GQA_SCALAR_ONLY)
 #define GQA_TARGETS(target)                                                  \
   target(neon, cpu.neon)                                                     \
   target(scalar, true)

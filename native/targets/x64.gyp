@@ -41,6 +41,27 @@
           "-Wno-maybe-uninitialized"
         ]
       }
+    },
+    {
+      "target_name": "amx",
+      "type": "static_library",
+      "variables": {
+        "flags": [
+          "-mavx512f",
+          "-mavx512bw",
+          "-mavx512vl",
+          "-mavx512dq",
+          "-mavx512vnni",
+          "-mavx512bf16",
+          "-mamx-tile",
+          "-mamx-bf16",
+          "-mfma",
+          "-mf16c",
+          "-mprefer-vector-width=512",
+          "-Wno-uninitialized",
+          "-Wno-maybe-uninitialized"
+        ]
+      }
     }
   ]
 }

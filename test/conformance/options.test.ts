@@ -67,8 +67,24 @@ describe.each(DTYPES)('%s', (dtype) => {
   test.each(OPTIONS)('%s', (_, option) => {
     for (const [i, shape] of axis(SHAPES).entries()) {
       checkAttention(
-        attentionCase({ seed: 100 + i, dtype, headDim: 12, valueDim: 20, ...shape, ...option }),
+        attentionCase({ seed: 100 + i, dtype, headDim: 20, valueDim: 12, ...shape, ...option }),
       );
     }
+  });
+
+  test.each(OPTIONS)('%s, fast', (_, option) => {
+    checkAttention(
+      attentionCase({
+        dtype,
+        headDim: 40,
+        valueDim: 24,
+        group: 3,
+        queryTokens: 37,
+        keyTokens: 83,
+        causal: true,
+        precision: 'fast',
+        ...option,
+      }),
+    );
   });
 });

@@ -50,6 +50,7 @@ function randomOptions(random: Random): Partial<AttentionCase> {
   if (random.chance(0.2)) o.sharpness = random.pick([0.1, 5, 50]);
   if (random.chance(0.1)) o.dropout = { probability: 0.4, seed: random.int(0, 2 ** 32 - 1) };
   if (random.chance(0.3)) o.out = random.pick(['q', 'f32'] as const);
+  if (random.chance(0.3)) o.precision = 'fast';
   return o;
 }
 

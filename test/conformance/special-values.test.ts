@@ -51,12 +51,14 @@ describe.each(DTYPES)('%s', (dtype) => {
     group: 3,
   });
   const decode = { ...prefill, queryTokens: 1, keyTokens: 133 };
+  const precision = 'fast' as const;
 
   describe.each(POISONS)('%p', (value) => {
     test.each([
       ['the future', prefill, {}, [66, 69]],
       ['the past of a window', { ...prefill, window: 6 }, {}, [0, 3, 10]],
       ['between sinks and window', { ...decode, window: 20, sinkTokens: 2 }, {}, [2, 64, 100, 112]],
+      ['the past of a window, fast', { ...prefill, window: 6, precision }, {}, [0, 3, 10]],
     ])('in keys and values hidden in %s', (_, c, __, tokens) => {
       const inputs = attentionInputs(c);
       const clean = attentionOracle(inputs.oracle);
@@ -93,11 +95,11 @@ describe.each(DTYPES)('%s', (dtype) => {
           ((i + 1) * lse.data.length) / c.queryTokens,
         );
       });
-      compareWithOracle('the other rows', { out, lse }, clean, dtype);
+      compareWithOracle('the other rows', { out, lse }, clean, dtype, c.precision);
     });
 
     test('in keys and values hidden by a mask', () => {
-      for (const c of [prefill, decode, { ...decode, causal: false }]) {
+      for (const c of [prefill, decode, { ...decode, causal: false }, { ...prefill, precision }]) {
         const inputs = attentionInputs({ ...c, mask: 'random' });
         const hidden = [0, 5, 17, 63, 64, c.keyTokens - 1];
         const mask = inputs.options.mask!.data;
@@ -107,7 +109,13 @@ describe.each(DTYPES)('%s', (dtype) => {
           poison(inputs.v, j, value);
         });
         inputs.oracle.mask = { data: mask, batch: 1, heads: 1 };
-        compareWithOracle('masked', run(inputs), attentionOracle(inputs.oracle), dtype);
+        compareWithOracle(
+          'masked',
+          run(inputs),
+          attentionOracle(inputs.oracle),
+          dtype,
+          c.precision,
+        );
       }
     });
 

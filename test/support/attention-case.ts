@@ -1,5 +1,6 @@
 /** A description of one attention call, the random inputs that follow from it, and its check against the oracle. */
 import { attention, Tensor, type AttentionFeatures } from '../../lib';
+import type { Precision } from '../../lib/core/precision';
 import { attentionOracle, type OracleAttention, type OracleResult, type Plane } from '../oracle';
 import { attentionTolerance, lseTolerance } from '../tolerances';
 import { expectClose, toNumbers } from './compare';
@@ -29,6 +30,7 @@ export interface AttentionCase {
   alibi?: boolean;
   sinkLogits?: boolean;
   dropout?: { probability: number; seed: number };
+  precision?: Precision;
   /** Factor on q: scores of unit inputs lie within about 5 times it. */
   sharpness?: number;
   /** A caller's `out`: of q's dtype or f32. */
@@ -78,8 +80,16 @@ export function attentionInputs(c: AttentionCase): AttentionInputs {
     bias: undefined,
     sinkLogits: undefined,
   };
-  const { causal, window, sinkTokens, scale, softcap, dropout } = c;
-  const options: AttentionFeatures = { causal, window, sinkTokens, scale, softcap, dropout };
+  const { causal, window, sinkTokens, scale, softcap, dropout, precision } = c;
+  const options: AttentionFeatures = {
+    causal,
+    window,
+    sinkTokens,
+    scale,
+    softcap,
+    dropout,
+    precision,
+  };
   const planes = {
     batch: c.plane?.batch === true ? c.batch : 1,
     heads: c.plane?.heads === true ? heads : 1,
@@ -123,7 +133,7 @@ export function checkAttention(c: AttentionCase): OracleResult {
   if (result.out.dtype !== outDtype) throw new Error(`${name}: out is ${result.out.dtype}`);
   if (String(result.out.shape) !== String(shape))
     throw new Error(`${name}: out is ${result.out.shape}`);
-  compareWithOracle(name, result, expected, c.dtype);
+  compareWithOracle(name, result, expected, c.dtype, c.precision);
   return expected;
 }
 
@@ -133,19 +143,20 @@ export function compareWithOracle(
   result: WithLse,
   expected: OracleResult,
   kvDtype: FloatName,
+  precision?: Precision,
 ): void {
   const { out, lse } = result;
   expectClose(
     `out of ${name}`,
     toNumbers(out.data, out.dtype),
     expected.out,
-    attentionTolerance(kvDtype, expected.largestScore),
+    attentionTolerance(kvDtype, expected.largestScore, precision),
   );
   expectClose(
     `lse of ${name}`,
     toNumbers(lse.data, 'f32'),
     expected.lse,
-    lseTolerance(kvDtype, expected.largestScore),
+    lseTolerance(kvDtype, expected.largestScore, precision),
   );
 }
 

@@ -110,7 +110,8 @@ export class UnboundedSequence {
     const fast = options.precision === 'fast' && dtype === 'bf16' ? dtype : qDtype;
     // Over quantised keys queries and weights are 16-bit numbers.
     const quantised = (dtype === 'q8' || dtype === 'q4') && fast !== 'bf16';
-    compareWithOracle(name, result, attentionOracle(oracle), quantised ? 'f16' : fast);
+    const tolerated = quantised ? 'f16' : fast;
+    compareWithOracle(name, result, attentionOracle(oracle), tolerated, options.precision);
   }
 
   /** Gives the oracle every feature, and returns the options that ask for the same. */
