@@ -14,7 +14,7 @@ GQA_INLINE bool multipliesPairs(const AttendProblem& p, int64_t rows) {
 }
 
 GQA_INLINE int64_t queryStride(const AttendProblem& p, int64_t rows) {
-  if (multipliesIntegers(p, rows)) return integerQueryStride(p.headDim);
+  if (multipliesIntegers(p, rows)) return integerQueryStride(p.arena.layout.dtype, p.headDim);
   const bool inBf16 = multipliesPairs(p, rows) || tilesSplit(p, rows);
   return inBf16 ? roundUp(p.headDim, kLanes) / 2 : roundUp(p.headDim, 2);
 }
@@ -77,7 +77,7 @@ GQA_INLINE void packQuery(const AttendContext& c) {
     float* to = c.query + r * c.queryStride;
     if (row % c.group == 0) prefetchQuery(c, row / c.group + 1);
     if (c.integers) {
-      packIntegerQuery(p.kvType, p.qType, elementAt(p.q, p.qType, index), p.headDim, c.queryScale, to);
+      packIntegerQuery(p.arena.layout.dtype, p.qType, elementAt(p.q, p.qType, index), p.headDim, c.queryScale, to);
       continue;
     }
     for (int64_t d = 0; d < p.headDim; d += kLanes) {

@@ -36,56 +36,76 @@ GQA_INLINE void integerScores(const AttendContext& c, const KeyBlock& b, const S
 
 // A tile's weights as numbers of 16 bits for the two groups of 32 dims of a panel.
 struct IntegerWeights {
-  int16_t* words;  // [2][kTileRows][kScoreStride]
+  float largest[kTileRows], inverse[kTileRows];  // of each row's weights
+  int16_t* words;                                // [2][kTileRows][kScoreStride]
   float steps[2 * kTileRows], constants[2 * kTileRows];
 };
 
-// The scales of a group's tokens relative to their largest, which is returned; the minimums.
-GQA_INLINE float readScales(const ValuePanels& values, const char* base, int64_t v, const ScoreTile& t, float* relative,
-                            float* minimums) {
-  const uint16_t* halves = reinterpret_cast<const uint16_t*>(base + values.scalesOffset(v));
-  Vec highest = zero();
-  for (int64_t i = t.firstColumn; i < t.lastColumn; i += kLanes) {
-    store(relative + i, loadF16(halves + i));
-    highest = max(load(relative + i), highest);
-    if (values.dtype == DType::q4_1) store(minimums + i, loadF16(halves + values.tokens + i));
-  }
-  const float most = reduceMax(highest);
-  const Vec inverse = splat(most > 0 ? 1 / most : 0.f);
-  for (int64_t i = t.firstColumn; i < t.lastColumn; i += kLanes) store(relative + i, mul(load(relative + i), inverse));
-  return most;
-}
-
-// Group `side` of a panel, its first vector v: words, steps and constants of every row. `most` holds the rows' largest
-// weights, NaN where one is not finite.
-GQA_INLINE void packIntegerWeights(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, int64_t v,
-                                   int64_t side, const float* most, IntegerWeights& w) {
-  const ValuePanels values = b.layout.quantisedValues();
-  alignas(64) float relative[kScoreStride], minimums[kScoreStride];
-  const float scale = readScales(values, b.v, v, t, relative, minimums);
+// A weight that is not finite has spoilt its row's sum, and with it the result: it is ignored here.
+GQA_INLINE void largestWeights(const AttendContext& c, const ScoreTile& t, IntegerWeights& w) {
   for (int64_t r = 0; r < t.rows; ++r) {
     const float* p = c.weights + r * kScoreStride;
-    int16_t* words = w.words + (side * kTileRows + r) * kScoreStride;
-    const Vec inverse = splat(most[r] > 0 ? kMost16 / most[r] : 0.f);
+    Vec highest = zero();
+    for (int64_t i = t.firstColumn; i < t.lastColumn; i += kLanes) highest = max(load(p + i), highest);
+    w.largest[r] = reduceMax(highest);
+    w.inverse[r] = kMost16 / w.largest[r];
+  }
+}
+
+// Weights that are less than this of the largest, times scales, add nothing that a float could show.
+constexpr float kLeastStep = 1e-30f;
+
+// Words, steps and constants of every row for the group whose scales lie at `halves`; columns of the tile are vectors
+// [first, first + N) of the block.
+template <DType T, int N>
+GQA_INLINE void packIntegerWeights(const AttendContext& c, const ScoreTile& t, const uint16_t* halves, int64_t tokens,
+                                   int64_t side, IntegerWeights& w) {
+  const int64_t first = t.firstColumn;
+  Vec scales[N], minimums[N], highest = zero();
+#pragma GCC unroll 4
+  for (int i = 0; i < N; ++i) {
+    scales[i] = loadF16(halves + first + i * kLanes);
+    if (T == DType::q4_1) minimums[i] = loadF16(halves + tokens + first + i * kLanes);
+    highest = max(scales[i], highest);
+  }
+  const float largest = reduceMax(highest), inverse = 1 / largest;
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const float* p = c.weights + r * kScoreStride + first;
+    int16_t* words = w.words + (side * kTileRows + r) * kScoreStride + first;
+    const float product = largest * w.largest[r];
+    const Vec factor = splat(product > kLeastStep ? inverse * w.inverse[r] : 0.f);
     Vec constant = zero();
-    for (int64_t i = t.firstColumn; i < t.lastColumn; i += kLanes) {
-      storeI16(words + i, mul(mul(load(p + i), inverse), load(relative + i)));
-      if (values.dtype == DType::q4_1) constant = fma(load(p + i), load(minimums + i), constant);
+#pragma GCC unroll 4
+    for (int i = 0; i < N; ++i) {
+      const Vec x = load(p + i * kLanes);
+      storeI16(words + i * kLanes, mul(mul(x, scales[i]), factor));
+      if (T == DType::q4_1) constant = fma(x, minimums[i], constant);
     }
-    w.steps[side * kTileRows + r] = most[r] / kMost16 * scale;
-    w.constants[side * kTileRows + r] = values.dtype == DType::q4_1 ? reduceAdd(constant) : 0.f;
+    w.steps[side * kTileRows + r] = product > kLeastStep ? product / kMost16 : 0.f;
+    w.constants[side * kTileRows + r] = T == DType::q4_1 ? reduceAdd(constant) : 0.f;
   }
 }
 
-GQA_INLINE void largestWeights(const AttendContext& c, const ScoreTile& t, float* most) {
-  for (int64_t r = 0; r < t.rows; ++r) {
-    const float* p = c.weights + r * kScoreStride;
-    Vec highest = zero(), sum = zero();
-    for (int64_t i = t.firstColumn; i < t.lastColumn; i += kLanes) {
-      highest = max(load(p + i), highest);
-      sum = add(sum, load(p + i));
-    }
-    most[r] = reduceMax(highest) + notFinite(sum);
+template <DType T>
+GQA_INLINE void packIntegerWeights(const AttendContext& c, const ScoreTile& t, const uint16_t* halves, int64_t tokens,
+                                   int64_t side, IntegerWeights& w) {
+  const int64_t vectors = (t.lastColumn - t.firstColumn) / kLanes;
+  if (vectors == 4) return packIntegerWeights<T, 4>(c, t, halves, tokens, side, w);
+  if (vectors == 3) return packIntegerWeights<T, 3>(c, t, halves, tokens, side, w);
+  if (vectors == 2) return packIntegerWeights<T, 2>(c, t, halves, tokens, side, w);
+  packIntegerWeights<T, 1>(c, t, halves, tokens, side, w);
+}
+
+// For the groups of dims that vectors [v, v + vectors) of a panel hold.
+GQA_INLINE void packIntegerWeights(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, int64_t v,
+                                   int64_t vectors, IntegerWeights& w) {
+  const ValuePanels values = b.layout.quantisedValues();
+  for (int64_t side = 0; 2 * side < vectors; ++side) {
+    const uint16_t* halves = reinterpret_cast<const uint16_t*>(b.v + values.scalesOffset(v + 2 * side));
+    if (values.dtype == DType::q8_0)
+      packIntegerWeights<DType::q8_0>(c, t, halves, values.tokens, side, w);
+    else
+      packIntegerWeights<DType::q4_1>(c, t, halves, values.tokens, side, w);
   }
 }
 
@@ -96,8 +116,7 @@ GQA_INLINE void integerValues(const AttendContext& c, const KeyBlock& b, const S
   const int64_t vectors = roundUp(values.lanes, kLanes) / kLanes, k = panelStep(values.dtype);
   IntegerWeights weights;
   weights.words = reinterpret_cast<int16_t*>(c.scores);
-  float most[kTileRows];
-  largestWeights(c, t, most);
+  largestWeights(c, t, weights);
   IntegerArgs args = {};
   args.aStride = kScoreStride / 2;
   args.aGroup = kTileRows * kScoreStride / 2;
@@ -106,7 +125,7 @@ GQA_INLINE void integerValues(const AttendContext& c, const KeyBlock& b, const S
   args.stepStride = kTileRows;
   for (int64_t v = 0; v < vectors; v += kPanelVectors) {
     const int64_t left = least(kPanelVectors, vectors - v);
-    for (int64_t side = 0; 2 * side < left; ++side) packIntegerWeights(c, b, t, v + 2 * side, side, most, weights);
+    packIntegerWeights(c, b, t, v, left, weights);
     args.rowBytes = values.rowBytes(v);
     args.ahead = ahead ? ahead + values.panelOffset(v) : nullptr;
     args.aheadBytes = values.columnBytes() * values.rowVectors(v);

@@ -108,9 +108,9 @@ export class UnboundedSequence {
     const name = `layer ${layer}, ${queryTokens} queries at the end of ${keys.length} tokens`;
     const { dtype } = this.shape;
     const fast = options.precision === 'fast' && dtype === 'bf16' ? dtype : qDtype;
-    // Over quantised keys queries and weights are 16-bit numbers.
-    const quantised = (dtype === 'q8' || dtype === 'q4') && fast !== 'bf16';
-    const tolerated = quantised ? 'f16' : fast;
+    // Over quantised keys queries and weights are 16-bit numbers, over those of 4 bits queries are 8-bit ones.
+    const quantised = dtype === 'q8' ? 'f16' : dtype === 'q4' ? 'bf16' : fast;
+    const tolerated = fast === 'bf16' ? fast : quantised;
     compareWithOracle(name, result, attentionOracle(oracle), tolerated, options.precision);
   }
 
