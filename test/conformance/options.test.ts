@@ -72,7 +72,7 @@ describe.each(DTYPES)('%s', (dtype) => {
     }
   });
 
-  test.each(OPTIONS)('%s, fast', (_, option) => {
+  test.each(axis(OPTIONS))('%s, fast', (_, option) => {
     checkAttention(
       attentionCase({
         dtype,

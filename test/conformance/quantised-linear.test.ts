@@ -66,7 +66,7 @@ describe.each(BLOCKS)('weights in blocks of %s', (dtype: BlockDType) => {
       [33, 160],
       [50, 32],
       [64, 576],
-      [130, 64],
+      [130, 320],
     ]),
   )('%i outputs of %i inputs', (rows, columns) => {
     const random = new Random(rows * 1000 + columns);
