@@ -19,15 +19,22 @@ GQA_INLINE int64_t queryStride(const AttendProblem& p, int64_t rows) {
   return inBf16 ? roundUp(p.headDim, kLanes) / 2 : roundUp(p.headDim, 2);
 }
 
-// Scratch in floats: queries, lane sums, scores, weights twice, factors, a block where keys are tensors or quantised,
-// and two where it is split, as queries and weights then are.
+// Blocks that a task packs or splits at once.
+GQA_INLINE int64_t spanBlocks(const AttendProblem& p, int64_t rows) {
+  return tilesServe(p, rows) && (multipliesPairs(p, rows) || tilesSplit(p, rows)) ? kSpanBlocks : 1;
+}
+
+GQA_INLINE bool readAsStored(const AttendProblem& p) { return p.arena.base && !isQuantised(p.arena.layout.dtype); }
+
+// Scratch in floats: queries, lane sums, scores, weights, weights as bf16, factors, blocks where keys are tensors or
+// quantised, and twice as large ones where they are split, as queries and weights then are.
 int64_t attendScratchFloats(const AttendProblem& p, int64_t rows) {
-  const bool asStored = p.arena.base && !isQuantised(p.arena.layout.dtype), split = tilesSplit(p, rows);
+  const int64_t terms = tilesSplit(p, rows) ? 2 : 1, places = spanBlocks(p, rows);
   const BlockLayout block = tensorBlock(p, multipliesPairs(p, rows));
-  const int64_t terms = split ? 2 : 1, packed = asStored ? 0 : block.bytes() / 4;
-  return roundUp(terms * rows * queryStride(p, rows), kLanes) + rows * kLanes +
-         (4 + terms) * kScoreStride * kTileRows / 2 + roundUp(kTileRows, kLanes) + packed +
-         (split ? splitLayout(block).bytes() / 2 : 0);
+  return roundUp(terms * rows * queryStride(p, rows), kLanes) + rows * kLanes + 2 * kScoreStride * kTileRows +
+         terms * kPairStride * kTileRows / 2 + roundUp(kTileRows, kLanes) +
+         (readAsStored(p) ? 0 : places * block.bytes() / 4) +
+         (terms == 2 ? places * splitLayout(block).bytes() / 2 : 0);
 }
 
 GQA_INLINE AttendContext makeContext(const AttendTask& task) {
@@ -47,15 +54,14 @@ GQA_INLINE AttendContext makeContext(const AttendTask& task) {
   c.softmaxScale = late ? scale : 1;
   c.plainScores = plain;
   c.query = task.scratch;
-  const bool split = !c.integers && tilesSplit(p, task.rows);
-  c.sums = c.query + roundUp((split ? 2 : 1) * task.rows * c.queryStride, kLanes);
+  const int64_t terms = !c.integers && tilesSplit(p, task.rows) ? 2 : 1;
+  c.sums = c.query + roundUp(terms * task.rows * c.queryStride, kLanes);
   c.scores = c.sums + task.rows * kLanes;
   c.weights = c.scores + kScoreStride * kTileRows;
   c.weightPairs = reinterpret_cast<uint16_t*>(c.weights + kScoreStride * kTileRows);
-  c.factors = c.weights + (split ? 4 : 3) * kScoreStride * kTileRows / 2;
+  c.factors = c.weights + kScoreStride * kTileRows + terms * kPairStride * kTileRows / 2;
   c.packed = reinterpret_cast<char*>(c.factors + roundUp(kTileRows, kLanes));
-  const bool asStored = p.arena.base && !isQuantised(p.arena.layout.dtype);
-  if (split) c.terms = c.packed + (asStored ? 0 : tensorBlock(p, false).bytes());
+  if (terms == 2) c.terms = c.packed + (readAsStored(p) ? 0 : kSpanBlocks * tensorBlock(p, false).bytes());
   return c;
 }
 
@@ -95,10 +101,11 @@ GQA_INLINE void packQuery(const AttendContext& c) {
   }
 }
 
-GQA_INLINE KeyBlock keyBlock(const AttendContext& c, int64_t first, KeyRange keys) {
-  if (!c.problem.arena.base) return packedBlock(c, first, keys);
-  const bool asStored = c.integers || !isQuantised(c.problem.arena.layout.dtype);
-  return asStored ? arenaBlock(c, first) : widenedBlock(c, first, keys);
+// The block at `first`; one that is packed or widened goes into the given place of the span.
+GQA_INLINE KeyBlock keyBlock(const AttendContext& c, int64_t first, KeyRange keys, int64_t place) {
+  char* to = c.packed + place * tensorBlock(c.problem, c.pairs).bytes();
+  if (!c.problem.arena.base) return packedBlock(c, first, keys, to);
+  return c.integers || readAsStored(c.problem) ? arenaBlock(c, first) : widenedBlock(c, first, keys, to);
 }
 
 // Scores of a tile, from the product to masked log2 units. False if no key is visible.
@@ -128,9 +135,17 @@ GQA_INLINE int64_t valueRun(const AttendContext& c) {
   return c.pairs ? 2 : 1;
 }
 
-// Rows [tileRow, tileRow + rows) of the task against one block, `whole`, which the products see as `b`.
-GQA_INLINE void attendTile(const AttendContext& c, const KeyBlock& b, const KeyBlock& whole, int64_t first,
-                           int64_t tileRow, int64_t rows) {
+// A block of keys, from position `first` on, as it is stored and as the products see it.
+struct SpanBlock {
+  KeyBlock stored, multiplied;
+  int64_t first;
+};
+
+// Rows [tileRow, tileRow + rows) of the task against one block. On tiles the product with its values waits.
+GQA_INLINE void attendTile(const AttendContext& c, const SpanBlock& block, int64_t tileRow, int64_t rows,
+                           WaitingWeights& waiting) {
+  const KeyBlock& b = block.multiplied;
+  const int64_t first = block.first;
   const AttendTask& task = c.task;
   const AttendProblem& p = c.problem;
   const int64_t low = c.position(tileRow), high = c.position(tileRow + rows - 1);
@@ -157,13 +172,32 @@ GQA_INLINE void attendTile(const AttendContext& c, const KeyBlock& b, const KeyB
   float* out = task.states.out + tileRow * task.states.stride;
   const char* ahead = tileRow == 0 && b.next ? b.next + b.layout.valueOffset() : nullptr;
   if (c.integers) return integerValues(c, b, t, out, factors, ahead);
+  if (c.tiles() && factors) {
+    rescale(c, waiting, rows, out);
+    for (int64_t r = 0; r < rows; ++r) c.factors[r] = 1;
+  }
   const int64_t run = valueRun(c), from = lo / run * run, to = roundUp(hi, run);
   const bool partial = lo > from || hi < to;
   if ((someHidden || partial || p.mask.data || p.bias.data) && !valuesFinite(b, from, to))
-    return valueProductGuarded(c, whole, t, out, lo, hi);
-  if (c.tiles()) return tileValues(c, b, t, from, to, out, factors, ahead);
+    return valueProductGuarded(c, block.stored, t, out, lo, hi);
+  if (c.tiles()) return holdWeights(c, b, t, from, to, ahead, waiting);
   if (c.pairs) return valuePairsProduct(c, b, t, from, to, out, factors, ahead);
   valueProduct(c, b, {c.weights, kScoreStride, false}, rows, lo, hi, out, factors, ahead);
+}
+
+// All rows of the task, a tile at a time, against the blocks of a span.
+GQA_NOINLINE void attendSpan(const AttendContext& c, const SpanBlock* span, int64_t blocks) {
+  const int64_t rows = c.task.rows, tiles = (rows + kTileRows - 1) / kTileRows;
+  const int64_t tileRows = c.tiles() ? kTileRows : (rows + tiles - 1) / tiles;
+  for (int64_t i = 0, row = 0; i < tiles; ++i, row += tileRows) {
+    WaitingWeights waiting;
+    waiting.count = 0;
+    for (int64_t j = 0; j < blocks; ++j) {
+      if (!c.problem.arena.base) prefetchTensors(c, span[j].first + blocks * c.blockTokens, i, tiles);
+      attendTile(c, span[j], row, least(tileRows, rows - row), waiting);
+    }
+    if (c.tiles()) tileValues(c, waiting, least(tileRows, rows - row), c.task.states.out + row * c.task.states.stride);
+  }
 }
 
 void attendTask(const AttendTask& task) {
@@ -171,8 +205,9 @@ void attendTask(const AttendTask& task) {
   Tiles registers;
   if (c.split() || (c.pairs && tilesServe(*task.problem, task.rows))) c.registers = &registers;
   const AttendProblem& p = c.problem;
-  const int64_t low = c.position(0), high = c.position(task.rows - 1), tiles = (task.rows + kTileRows - 1) / kTileRows;
-  const int64_t tileRows = c.tiles() ? kTileRows : (task.rows + tiles - 1) / tiles;
+  const int64_t low = c.position(0), high = c.position(task.rows - 1);
+  SpanBlock span[kSpanBlocks];
+  int64_t held = 0;
   packQuery(c);
   for (int64_t r = 0; r < task.rows; ++r) storeFirst(c.sums + r * kLanes, kLanes, loadFirst(task.states.sum + r, 1));
   for (int64_t first = task.firstKey / c.blockTokens * c.blockTokens; first < task.lastKey; first += c.blockTokens) {
@@ -185,14 +220,15 @@ void attendTask(const AttendTask& task) {
     const KeyRange keys =
         visibleKeys(p, low, high, most(first, task.firstKey), least(first + c.blockTokens, task.lastKey));
     if (keys.empty()) continue;
-    const KeyBlock block = keyBlock(c, first, keys);
-    const KeyBlock multiplied = c.split() ? splitBlock(c, block, keys.first - first, keys.last - first) : block;
-    for (int64_t i = 0; i < tiles; ++i) {
-      const int64_t row = i * tileRows;
-      if (!p.arena.base) prefetchTensors(c, first + c.blockTokens, i, tiles);
-      attendTile(c, multiplied, block, first, row, least(tileRows, task.rows - row));
-    }
+    const KeyBlock block = keyBlock(c, first, keys, held);
+    const int64_t lo = keys.first - first, hi = keys.last - first;
+    span[held] = {block, c.split() ? splitBlock(c, block, lo, hi, held) : block, first};
+    ++held;
+    if (held < kSpanBlocks && c.tiles()) continue;
+    attendSpan(c, span, held);
+    held = 0;
   }
+  if (held > 0) attendSpan(c, span, held);
   if (c.tiles()) registers.release();
   for (int64_t r = 0; r < task.rows; ++r) task.states.sum[r] = reduceAdd(load(c.sums + r * kLanes));
 }

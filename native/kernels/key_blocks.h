@@ -8,6 +8,10 @@ namespace {
 // Rows of a tile at most: its scores stay in L1 beside a panel of the block, which every sub-tile reads.
 constexpr int64_t kTileRows = kTiles ? kTileBlockRows : 24;
 
+// Blocks whose values meet the weights in one product: on tiles some, so that O is loaded and stored less often.
+constexpr int64_t kSpanBlocks = kTiles ? 4 : 1;
+constexpr int64_t kPairStride = kSpanBlocks * kMaxBlockTokens;
+
 struct KeyRange {
   int64_t first, last;
   GQA_INLINE bool empty() const { return first >= last; }
@@ -50,15 +54,17 @@ struct AttendContext {
   bool plainScores = false;  // no feature touches scores before the softmax: log2 e is part of the scale
   // The scale, wherever it goes: into the query, over the scores before any feature, or into the softmax; else 1.
   float queryScale = 1, scoreScale = 1, softmaxScale = 1;
-  float* query = nullptr;           // [rows][queryStride], f32 or bf16
-  float* sums = nullptr;            // [rows][16], lane sums of weights
-  float* scores = nullptr;          // [kTileRows][kScoreStride]
-  float* weights = nullptr;         // [kTileRows][kScoreStride]
-  uint16_t* weightPairs = nullptr;  // [kTileRows][kScoreStride], as bf16; where they are split, then their low terms
-  float* factors = nullptr;         // [kTileRows], the rescaling of each row
-  char* packed = nullptr;           // one block, where keys are tensors or quantised
-  char* terms = nullptr;            // one block split in two terms of bf16, where it is
-  Tiles* registers = nullptr;       // null where vectors multiply
+  float* query = nullptr;    // [rows][queryStride], f32 or bf16
+  float* sums = nullptr;     // [rows][16], lane sums of weights
+  float* scores = nullptr;   // [kTileRows][kScoreStride]
+  float* weights = nullptr;  // [kTileRows][kScoreStride]
+  // [kTileRows][kPairStride], as bf16, those of a span's blocks side by side; where they are split, then their low
+  // terms
+  uint16_t* weightPairs = nullptr;
+  float* factors = nullptr;    // [kTileRows], the rescaling of each row
+  char* packed = nullptr;      // the blocks of a span, where keys are tensors or quantised
+  char* terms = nullptr;       // the blocks of a span split in two terms of bf16, where they are
+  Tiles* registers = nullptr;  // null where vectors multiply
 
   GQA_INLINE bool tiles() const { return kTiles && registers; }
   GQA_INLINE bool split() const { return kTiles && terms; }
@@ -88,11 +94,11 @@ GQA_INLINE KeyBlock arenaBlock(const AttendContext& c, int64_t first) {
 }
 
 // The same, widened to f32 where it is quantised.
-GQA_INLINE KeyBlock widenedBlock(const AttendContext& c, int64_t first, KeyRange keys) {
+GQA_INLINE KeyBlock widenedBlock(const AttendContext& c, int64_t first, KeyRange keys, char* to) {
   const KeyBlock block = arenaBlock(c, first);
   const BlockLayout wide = {DType::f32, block.layout.headDim, block.layout.valueDim, block.layout.blockTokens};
-  widenBlock(block.layout, block.k, keys.first - first, keys.last - first, wide, c.packed);
-  return {wide, c.packed, c.packed + wide.valueOffset(), nullptr};
+  widenBlock(block.layout, block.k, keys.first - first, keys.last - first, wide, to);
+  return {wide, to, to + wide.valueOffset(), nullptr};
 }
 
 GQA_INLINE void prefetchRow(const char* row, int64_t bytes) {
@@ -113,22 +119,22 @@ GQA_INLINE void prefetchTensors(const AttendContext& c, int64_t first, int64_t p
 }
 
 // Keys [keys.first, keys.last) of tensors k and v packed as panels of the block that starts at `first`.
-GQA_INLINE KeyBlock packedBlock(const AttendContext& c, int64_t first, KeyRange keys) {
+GQA_INLINE KeyBlock packedBlock(const AttendContext& c, int64_t first, KeyRange keys, char* to) {
   const AttendProblem& p = c.problem;
   const BlockLayout layout = tensorBlock(p, c.pairs);
   const int64_t from = keys.first / kLanes * kLanes;  // panels start at a multiple of 16 tokens
   // Tiles read values in runs: what no key fills must be finite.
   if (c.tiles() && keys.last - from < c.blockTokens)
-    std::memset(c.packed + layout.valueOffset(), 0, size_t(layout.valueBytes()));
+    std::memset(to + layout.valueOffset(), 0, size_t(layout.valueBytes()));
   for (int64_t j = from; j < keys.last; j += kLanes) {
     const int64_t token = c.task.batch * p.keyTokens + j, tokens = lanesLeft(j, keys.last);
     const int64_t keyStride = p.kvHeads * p.headDim, valueStride = p.kvHeads * p.valueDim;
     const char* k = elementAt(p.k, p.kvType, token * keyStride + c.task.kvHead * p.headDim);
     const char* v = elementAt(p.v, p.kvType, token * valueStride + c.task.kvHead * p.valueDim);
-    packVector(layout.keys(), c.packed, (j - first) / kLanes, p.kvType, k, keyStride, tokens);
-    packSteps(layout.values(), c.packed + layout.valueOffset(), j - first, p.kvType, v, valueStride, tokens);
+    packVector(layout.keys(), to, (j - first) / kLanes, p.kvType, k, keyStride, tokens);
+    packSteps(layout.values(), to + layout.valueOffset(), j - first, p.kvType, v, valueStride, tokens);
   }
-  return {layout, c.packed, c.packed + layout.valueOffset(), nullptr};
+  return {layout, to, to + layout.valueOffset(), nullptr};
 }
 
 }  // namespace

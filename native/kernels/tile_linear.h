@@ -54,24 +54,28 @@ void tileProducts(const Segment& s, float* c) {
   const int64_t rowBytes = layout.rowBytes(s.v), tileBytes = kTileSide * pairs * 4;
   const int64_t chunk = widened ? kWidenedRuns : kChunkRuns;
   Tiles registers;
+  TileSpan span = {};
   TileArgs args = {};
+  args.spans = &span;
+  args.spanCount = 1;
   args.aRow = depth * 4;
   args.aRun = kTileSide * args.aRow;
   args.aTile = tileBytes;
   args.bRow = widened ? kPanelLanes * 4 : rowBytes;
   args.cRow = kPanelLanes * 4;
   for (int64_t run = 0; run < runs; run += chunk) {
-    args.runs = least(chunk, runs - run);
+    span.runs = least(chunk, runs - run);
     args.given = run > 0;
-    args.b = widened ? reinterpret_cast<const char*>(strip)
+    span.b = widened ? reinterpret_cast<const char*>(strip)
                      : s.weights.base + layout.vectorOffset(s.v) + run * depth * rowBytes;
-    if (widened) widenPairs(s.weights, s.v, s.vectors, run, run + args.runs, strip);
-    if (s.ahead && !widened) args.ahead = {s.ahead + run * depth * rowBytes, args.runs * depth * rowBytes};
+    if (widened) widenPairs(s.weights, s.v, s.vectors, run, run + span.runs, strip);
+    span.ahead = s.ahead && !widened ? s.ahead + run * depth * rowBytes : nullptr;
+    args.substream = span.runs * rowBytes;
     for (int64_t m = s.first; m < s.last; m += kTileBlockRows) {
-      args.a = static_cast<const char*>(s.problem.forms.tiles) + m / kTileSide * tileBytes + run * args.aRun;
+      span.a = static_cast<const char*>(s.problem.forms.tiles) + m / kTileSide * tileBytes + run * args.aRun;
       args.c = c + (m - s.first) * kPanelLanes;
       tileProduct<false>(registers, args, depth, least(kTileBlockRows, s.last - m), s.vectors);
-      args.ahead.base = nullptr;
+      span.ahead = nullptr;
     }
   }
   registers.release();

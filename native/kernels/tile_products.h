@@ -24,21 +24,28 @@ GQA_INLINE TileShape tileShape(int64_t rows, int64_t depth) {
   return {{rows < kTileSide ? rows : kTileSide, rows < kTileSide ? 0 : rows - kTileSide}, depth};
 }
 
+// Steps that a product is summed over: A's rows and a panel's, from one run of steps on.
+struct TileSpan {
+  const char* a;      // the first row
+  const char* b;      // the first row of the panel
+  int64_t runs;       // of `depth` pairs of steps each
+  const char* ahead;  // as much of another panel, to be prefetched; null for none
+};
+
 // Distances in bytes.
 struct TileArgs {
-  const char* a;               // the first row, at the first run of steps
+  const TileSpan* spans;
+  int64_t spanCount;
   int64_t aRow, aRun, aTile;   // between rows of a tile, runs of steps, tiles of 16 rows
-  const char* b;               // the panel's rows of the first run
   int64_t bRow;                // between rows of the panel
-  int64_t runs;                // of `depth` pairs of steps each
   float* c;                    // vectors are neighbours
   int64_t cRow;                // between rows of C
   bool given;                  // C is added to; else it starts at zero
   int64_t aLow = 0, bLow = 0;  // from the high terms to the low ones, where they are split
-  Ahead ahead = {nullptr, 0};  // its passes are not used: the first pass fetches it all
+  int64_t substream = 0;       // a row of B's part of the panel ahead
 };
 
-// The lines of the next panel, as many as this one's, in as many substreams as a tile has rows (see Ahead).
+// The lines of the panel ahead, as many as this one's, in as many substreams as a tile of B has rows (see Ahead).
 GQA_INLINE void fetchAhead(const char* tile, int64_t substream, int64_t depth) {
   for (int64_t i = 0; i < depth; ++i) prefetchLine(tile + i * substream);
 }
@@ -100,20 +107,21 @@ GQA_INLINE void addProducts(Tiles& t) {
 template <bool kSplit, int R, int V>
 GQA_NOINLINE void tileBlock(Tiles& t, const TileArgs& p, int64_t depth, int64_t first) {
   char* c = reinterpret_cast<char*>(p.c + first * kLanes);
-  const char* a = p.a;
-  const char* b = p.b + first * kTileRowBytes;
-  const char* ahead = p.ahead.base ? p.ahead.base + first * p.runs * kTileRowBytes : nullptr;
-  const int64_t substream = p.ahead.bytes / depth;
   startTiles<R, V>(t, p, c);
-  for (int64_t run = 0; run < p.runs; ++run, a += p.aRun, b += depth * p.bRow) {
-    loadTilesB<V>(t, p, b);
-    if (ahead)
-      for (int64_t v = 0; v < V; ++v, ahead += kTileRowBytes) fetchAhead(ahead, substream, depth);
-    if (kSplit) addProducts<R, V>(t, p, a + p.aLow);
-    addProducts<R, V>(t, p, a);
-    if (kSplit) {
-      loadTilesB<V>(t, p, b + p.bLow);
-      addProducts<R, V>(t);
+  for (const TileSpan* span = p.spans; span < p.spans + p.spanCount; ++span) {
+    const char* a = span->a;
+    const char* b = span->b + first * kTileRowBytes;
+    const char* ahead = span->ahead ? span->ahead + first * span->runs * kTileRowBytes : nullptr;
+    for (int64_t run = 0; run < span->runs; ++run, a += p.aRun, b += depth * p.bRow) {
+      loadTilesB<V>(t, p, b);
+      if (ahead)
+        for (int64_t v = 0; v < V; ++v, ahead += kTileRowBytes) fetchAhead(ahead, p.substream, depth);
+      if (kSplit) addProducts<R, V>(t, p, a + p.aLow);
+      addProducts<R, V>(t, p, a);
+      if (kSplit) {
+        loadTilesB<V>(t, p, b + p.bLow);
+        addProducts<R, V>(t);
+      }
     }
   }
   storeTiles<R, V>(t, p, c);
