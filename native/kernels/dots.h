@@ -21,9 +21,9 @@ struct DotArgs {
 // How the words of a quantised row become bytes: kZero is what their value is offset by.
 struct BytesQ8 {
   static constexpr int kRows = 8, kHalves = 1;
-  static constexpr int32_t kZero = 128;
+  static constexpr int32_t kZero = kByteOffset;
   static constexpr bool kMinimum = false;
-  GQA_INLINE static IVec bytes(IVec word, int) { return flipSigns(word); }
+  GQA_INLINE static IVec bytes(IVec word, int) { return kByteOffset ? flipSigns(word) : word; }
 };
 struct BytesQ40 {
   static constexpr int kRows = 4, kHalves = 2;

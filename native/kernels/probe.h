@@ -41,7 +41,9 @@ double probeMultiplyAdds(int64_t iterations) {
 double probeBf16(int64_t iterations) {
   Vec x[kChains];
   for (int c = 0; c < kChains; ++c) x[c] = splat(float(c));
-  const IVec a = splatI(0x3f803f80), b = splatI(0x3e803e80);  // pairs of 1 and of 1/4
+  // Pairs of 1 and of 1/4, which the compiler must not know: GCC 12 makes f16 of constant bf16 operands on Arm.
+  const volatile int32_t ones = 0x3f803f80, quarters = 0x3e803e80;
+  const IVec a = splatI(ones), b = splatI(quarters);
   for (int64_t i = 0; i < iterations; ++i)
 #pragma GCC unroll 12
     for (int c = 0; c < kChains; ++c) x[c] = dotBf16(x[c], a, b);

@@ -1,4 +1,4 @@
-// CPU detection: CPUID and XCR0 on x86, HWCAP on Linux aarch64, sysctl on macOS.
+// CPU detection: CPUID and XCR0 on x86; on 64-bit Arm HWCAP on Linux, sysctl on macOS, feature numbers on Windows.
 #include "cpu.h"
 
 #include <cstdint>
@@ -18,6 +18,8 @@
 #include <sys/auxv.h>
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
+#elif defined(_WIN32)
+#include <windows.h>
 #endif
 #endif
 
@@ -128,6 +130,18 @@ void detect(CpuFeatures& f) {
   f.dotprod = sysctlFlag("hw.optional.arm.FEAT_DotProd");
   f.i8mm = sysctlFlag("hw.optional.arm.FEAT_I8MM");
   f.bf16 = sysctlFlag("hw.optional.arm.FEAT_BF16");
+}
+
+#elif GQA_ARM64 && defined(_WIN32)
+
+void detect(CpuFeatures& f) {
+  f.neon = true;  // Windows requires it
+#if defined(PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE)
+  f.dotprod = IsProcessorFeaturePresent(PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE);
+#endif
+#if defined(PF_ARM_V86_BF16_INSTRUCTIONS_AVAILABLE)
+  f.bf16 = IsProcessorFeaturePresent(PF_ARM_V86_BF16_INSTRUCTIONS_AVAILABLE);
+#endif
 }
 
 #elif GQA_ARM64

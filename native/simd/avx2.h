@@ -143,6 +143,7 @@ template <int n>
 GQA_INLINE IVec nibblePairs(IVec a) {
   return andI({_mm256_srli_epi16(a.lo, 4 * n), _mm256_srli_epi16(a.hi, 4 * n)}, _mm256_set1_epi16(15));
 }
+constexpr int32_t kByteOffset = 128;
 // By way of 16 bits: vpmaddubsw saturates.
 GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) {
   const IVec odd = {_mm256_srli_epi16(u.lo, 8), _mm256_srli_epi16(u.hi, 8)};

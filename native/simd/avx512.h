@@ -105,6 +105,7 @@ GQA_INLINE void storeI16(int16_t* p, Vec a) {
 GQA_INLINE void storeI8(int8_t* p, Vec a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v)));
 }
+constexpr int32_t kByteOffset = 128;
 #if defined(__AVX512VNNI__)
 constexpr bool kDotBytes = true;
 GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) { return {_mm512_dpwssd_epi32(acc.v, a.v, b.v)}; }

@@ -1,4 +1,6 @@
 // The vector type of NEON (any aarch64): 16 f32 lanes in four registers. See scalar.h for what each operation means.
+// With the dot product extension (target neondot) and BF16 (neonbf16), dot products of bytes and of bf16 are single
+// instructions. Arithmetic in f16 is not used: sums are f32, and conversion is in every aarch64.
 #pragma once
 #include <arm_neon.h>
 
@@ -99,6 +101,14 @@ GQA_INLINE Vec loadBf16Even(const uint16_t* pairs) {
 GQA_INLINE Vec loadBf16Odd(const uint16_t* pairs) {
   GQA_EACH(vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u16(vld1q_u16(pairs + 8 * i)), vdupq_n_u32(0xffff0000u))));
 }
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+GQA_INLINE void storeBf16(uint16_t* p, Vec a) {
+  for (int i = 0; i < 4; i += 2) {
+    const bfloat16x8_t halves = vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(a.q[i]), a.q[i + 1]);
+    vst1q_u16(p + 4 * i, vreinterpretq_u16_bf16(halves));
+  }
+}
+#else
 GQA_INLINE void storeBf16(uint16_t* p, Vec a) {
   for (int i = 0; i < 4; ++i) {
     const uint32x4_t bits = vreinterpretq_u32_f32(a.q[i]);
@@ -109,6 +119,7 @@ GQA_INLINE void storeBf16(uint16_t* p, Vec a) {
     vst1_u16(p + 4 * i, vshrn_n_u32(vbslq_u32(ordered, rounded, quiet), 16));
   }
 }
+#endif
 
 struct IVec {
   int32x4_t q[4];
@@ -127,11 +138,16 @@ GQA_INLINE IVec loadI(const void* p) {
 }
 GQA_INLINE IVec addI(IVec a, IVec b) { GQA_INTEGERS(vaddq_s32(a.q[i], b.q[i])); }
 GQA_INLINE Vec toFloat(IVec a) { GQA_EACH(vcvtq_f32_s32(a.q[i])); }
-GQA_INLINE int32x4_t dotPairs(int32x4_t acc, int16x8_t a, int16x8_t b) {
-  const int32x4_t low = vmull_s16(vget_low_s16(a), vget_low_s16(b)), high = vmull_high_s16(a, b);
-  return vaddq_s32(acc, vpaddq_s32(low, high));
+// The first and the second numbers of two registers' pairs side by side, so that products widen into their lanes.
+GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) {
+  for (int i = 0; i < 4; i += 2) {
+    const int16x8_t x = vuzp1q_s16(pairs(a.q[i]), pairs(a.q[i + 1])), y = vuzp1q_s16(pairs(b.q[i]), pairs(b.q[i + 1]));
+    const int16x8_t z = vuzp2q_s16(pairs(a.q[i]), pairs(a.q[i + 1])), w = vuzp2q_s16(pairs(b.q[i]), pairs(b.q[i + 1]));
+    acc.q[i] = vmlal_s16(vmlal_s16(acc.q[i], vget_low_s16(x), vget_low_s16(y)), vget_low_s16(z), vget_low_s16(w));
+    acc.q[i + 1] = vmlal_high_s16(vmlal_high_s16(acc.q[i + 1], x, y), z, w);
+  }
+  return acc;
 }
-GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) { GQA_INTEGERS(dotPairs(acc.q[i], pairs(a.q[i]), pairs(b.q[i]))); }
 GQA_INLINE IVec oddBytes(IVec a) { GQA_INTEGERS(vreinterpretq_s32_s16(vshrq_n_s16(pairs(a.q[i]), 8))); }
 GQA_INLINE IVec evenBytes(IVec a) {
   GQA_INTEGERS(vreinterpretq_s32_s16(vshrq_n_s16(vshlq_n_s16(pairs(a.q[i]), 8), 8)));
@@ -142,15 +158,17 @@ GQA_INLINE IVec nibblePairs(IVec a) {
   GQA_INTEGERS(
       vreinterpretq_s32_s16(vandq_s16(vreinterpretq_s16_u16(vshlq_u16(vreinterpretq_u16_s32(a.q[i]), shift)), mask)));
 }
-GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) {
-  IVec even, odd;
-  for (int i = 0; i < 4; ++i) {
-    const uint16x8_t x = vreinterpretq_u16_s32(u.q[i]);
-    even.q[i] = vreinterpretq_s32_u16(vandq_u16(x, vdupq_n_u16(255)));
-    odd.q[i] = vreinterpretq_s32_u16(vshrq_n_u16(x, 8));
-  }
-  return dotPairs(dotPairs(acc, even, evenBytes(s)), odd, oddBytes(s));
+constexpr int32_t kByteOffset = 0;
+#if defined(__ARM_FEATURE_DOTPROD)
+constexpr bool kDotBytes = true;
+GQA_INLINE int8x16_t bytes(int32x4_t a) { return vreinterpretq_s8_s32(a); }
+GQA_INLINE IVec dotBytes(IVec acc, IVec a, IVec b) { GQA_INTEGERS(vdotq_s32(acc.q[i], bytes(a.q[i]), bytes(b.q[i]))); }
+#else
+constexpr bool kDotBytes = false;
+GQA_INLINE IVec dotBytes(IVec acc, IVec a, IVec b) {
+  return dotPairs(dotPairs(acc, evenBytes(a), evenBytes(b)), oddBytes(a), oddBytes(b));
 }
+#endif
 GQA_INLINE IVec lowNibbles(IVec a) { GQA_INTEGERS(vandq_s32(a.q[i], vdupq_n_s32(0x0f0f0f0f))); }
 GQA_INLINE IVec highNibbles(IVec a) { GQA_INTEGERS(vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a.q[i]), 4))); }
 GQA_INLINE IVec flipSigns(IVec a) { GQA_INTEGERS(veorq_s32(a.q[i], vdupq_n_s32(int32_t(0x80808080u)))); }
@@ -172,8 +190,15 @@ GQA_INLINE void storeI8(int8_t* p, Vec a) {
   storeI16(wide, a);
   vst1q_s8(p, vcombine_s8(vqmovn_s16(vld1q_s16(wide)), vqmovn_s16(vld1q_s16(wide + 8))));
 }
-constexpr bool kDotBytes = false, kDotBf16 = false;
 GQA_INLINE void roundBf16(uint16_t* p, Vec a) { storeBf16(p, a); }
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+constexpr bool kDotBf16 = true;
+GQA_INLINE bfloat16x8_t bf16Pairs(int32x4_t a) { return vreinterpretq_bf16_s32(a); }
+GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
+  GQA_EACH(vbfdotq_f32(acc.q[i], bf16Pairs(a.q[i]), bf16Pairs(b.q[i])));
+}
+#else
+constexpr bool kDotBf16 = false;
 GQA_INLINE float32x4_t bf16Even(int32x4_t a) { return vreinterpretq_f32_s32(vshlq_n_s32(a, 16)); }
 GQA_INLINE float32x4_t bf16Odd(int32x4_t a) {
   return vreinterpretq_f32_s32(vandq_s32(a, vdupq_n_s32(int32_t(0xffff0000u))));
@@ -181,6 +206,7 @@ GQA_INLINE float32x4_t bf16Odd(int32x4_t a) {
 GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
   GQA_EACH(vfmaq_f32(vfmaq_f32(acc.q[i], bf16Even(a.q[i]), bf16Even(b.q[i])), bf16Odd(a.q[i]), bf16Odd(b.q[i])));
 }
+#endif
 
 GQA_INLINE void prefetchLine(const char* p) { __builtin_prefetch(p); }
 

@@ -119,7 +119,8 @@ GQA_INLINE Vec toFloat(IVec a) { GQA_LANES(float(a.v[i])); }
 GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) {
   GQA_INTEGERS(acc.v[i] + half(a.v[i], 0) * half(b.v[i], 0) + half(a.v[i], 1) * half(b.v[i], 1));
 }
-// acc + the products of four bytes, u unsigned and s signed.
+// acc + the products of four bytes, s signed. u is the signed bytes plus kByteOffset: unsigned where that is 128.
+constexpr int32_t kByteOffset = 128;
 GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) {
   IVec r = acc;
   for (int i = 0; i < kLanes; ++i)

@@ -13,6 +13,8 @@
   target(scalar, true)
 #elif (defined(__aarch64__) || defined(_M_ARM64)) && !defined(GQA_SCALAR_ONLY)
 #define GQA_TARGETS(target)                                                  \
+  target(neonbf16, cpu.dotprod && cpu.bf16)                                  \
+  target(neondot, cpu.dotprod)                                               \
   target(neon, cpu.neon)                                                     \
   target(scalar, true)
 #else

@@ -19,7 +19,7 @@ export function vectorTargets(arch: string): Map<Target, string[]> {
   return new Map(targets.map((row) => [row.target_name, row.variables.flags]));
 }
 
-/** The CPU features that compiler flags ask for, as the compiler calls them: -mavx2, -march=armv8-a+dotprod. */
+/** The CPU features that compiler flags ask for, as the compiler calls them: -mavx2, -march=armv8.2-a+dotprod. */
 export function cpuFeatures(flags: readonly string[]): string[] {
   return flags.flatMap((flag) => {
     if (flag.startsWith('-march=')) return flag.split('+').slice(1);
