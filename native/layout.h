@@ -33,17 +33,19 @@ constexpr int64_t kGroup = 32;
 GQA_INLINE constexpr int64_t roundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 GQA_INLINE constexpr bool isQuantised(DType t) { return t == DType::q8_0 || t == DType::q4_0 || t == DType::q4_1; }
-// Contraction steps stored side by side in a lane: what fills a 32-bit word, single elements for f32 and f16.
-GQA_INLINE constexpr int64_t panelStep(DType t) {
-  return t == DType::bf16 ? 2 : t == DType::q8_0 ? 4 : isQuantised(t) ? 8 : 1;
+// Contraction steps stored side by side in a lane: what fills a 32-bit word, single elements for f32 and f16. As a
+// power of two, for layouts are asked per block and a division takes as long as a row of one.
+GQA_INLINE constexpr int panelBits(DType t) {
+  return t == DType::bf16 ? 1 : t == DType::q8_0 ? 2 : isQuantised(t) ? 3 : 0;
 }
+GQA_INLINE constexpr int64_t panelStep(DType t) { return int64_t(1) << panelBits(t); }
 GQA_INLINE constexpr int64_t elementBytes(DType t) { return t == DType::f32 ? 4 : 2; }  // of f32, f16, bf16
 // Bytes of a lane's k steps.
 GQA_INLINE constexpr int64_t laneBytes(DType t) { return t == DType::f16 ? 2 : 4; }
 // Bytes of a group's f16 scale, and minimum.
 GQA_INLINE constexpr int64_t scaleBytes(DType t) { return !isQuantised(t) ? 0 : t == DType::q4_1 ? 4 : 2; }
 // Bytes of a group as GGUF stores it, a block: its scale, and minimum, then its values.
-GQA_INLINE constexpr int64_t blockBytes(DType t) { return kGroup / panelStep(t) * laneBytes(t) + scaleBytes(t); }
+GQA_INLINE constexpr int64_t blockBytes(DType t) { return (kGroup >> panelBits(t)) * laneBytes(t) + scaleBytes(t); }
 
 // Panels of `lanes` lanes (padded to 16) over `steps` contraction steps (padded to k, or to 32 where quantised).
 // A quantised panel is a run of chunks, one per 32 steps: 32/k rows, then the lanes' scales, then their minimums.
@@ -52,8 +54,11 @@ struct PanelLayout {
   int64_t lanes, steps;
 
   GQA_INLINE int64_t vectors() const { return roundUp(lanes, kLanes) / kLanes; }
-  GQA_INLINE int64_t paddedSteps() const { return roundUp(steps, isQuantised(dtype) ? kGroup : panelStep(dtype)); }
-  GQA_INLINE int64_t rows() const { return paddedSteps() / panelStep(dtype); }
+  GQA_INLINE int64_t paddedSteps() const {
+    const int64_t last = (isQuantised(dtype) ? kGroup : panelStep(dtype)) - 1;
+    return (steps + last) & ~last;
+  }
+  GQA_INLINE int64_t rows() const { return paddedSteps() >> panelBits(dtype); }
   GQA_INLINE int64_t groups() const { return isQuantised(dtype) ? paddedSteps() / kGroup : 0; }
   // 16 lanes of a row, with their k steps.
   GQA_INLINE int64_t vectorBytes() const { return kLanes * laneBytes(dtype); }
@@ -72,7 +77,7 @@ struct PanelLayout {
   }
   // Quantised: bytes of a chunk, and of its rows, in the panel that holds vector v; where chunk `group` of vector v has
   // its first row, and its scales; minimums lie rowVectors(v) * 32 bytes behind the scales.
-  GQA_INLINE int64_t chunkRowsBytes(int64_t v) const { return kGroup / panelStep(dtype) * rowBytes(v); }
+  GQA_INLINE int64_t chunkRowsBytes(int64_t v) const { return (kGroup >> panelBits(dtype)) * rowBytes(v); }
   GQA_INLINE int64_t chunkBytes(int64_t v) const {
     return chunkRowsBytes(v) + rowVectors(v) * kLanes * scaleBytes(dtype);
   }
@@ -108,7 +113,7 @@ struct ValuePanels {
     return left < kPanelVectors ? left : kPanelVectors;
   }
   GQA_INLINE int64_t rowBytes(int64_t v) const { return rowVectors(v) * kLanes * 4; }
-  GQA_INLINE int64_t rows() const { return tokens / panelStep(dtype); }
+  GQA_INLINE int64_t rows() const { return tokens >> panelBits(dtype); }
   // A group's scales, and minimums.
   GQA_INLINE int64_t scalesBytes() const { return tokens * scaleBytes(dtype); }
   GQA_INLINE int64_t columnBytes() const { return rows() * kLanes * 4 + scalesBytes() / 2; }
@@ -149,7 +154,8 @@ struct BlockTable {
   int64_t sinkBlocks, ringBlocks;
 
   GQA_INLINE int64_t slot(int64_t ordinal) const {
-    return ids[ordinal < sinkBlocks ? ordinal : sinkBlocks + (ordinal - sinkBlocks) % ringBlocks];
+    const int64_t ringed = ordinal - sinkBlocks;
+    return ids[ringed < ringBlocks ? ordinal : sinkBlocks + ringed % ringBlocks];
   }
 };
 

@@ -26,13 +26,18 @@ GQA_INLINE int64_t spanBlocks(const AttendProblem& p, int64_t rows) {
 
 GQA_INLINE bool readAsStored(const AttendProblem& p) { return p.arena.base && !isQuantised(p.arena.layout.dtype); }
 
+// Lane sums of a row: of its weights, and of those times the minimums of V.
+GQA_INLINE int64_t sumLanes(const AttendProblem& p, int64_t rows) {
+  return (1 + (multipliesIntegers(p, rows) ? minimumGroups(p) : 0)) * kLanes;
+}
+
 // Scratch in floats: queries, lane sums, scores, weights, weights as bf16, factors, blocks where keys are tensors or
 // quantised, and twice as large ones where they are split, as queries and weights then are.
 int64_t attendScratchFloats(const AttendProblem& p, int64_t rows) {
   const int64_t terms = tilesSplit(p, rows) ? 2 : 1, places = spanBlocks(p, rows);
   const BlockLayout block = tensorBlock(p, multipliesPairs(p, rows));
-  return roundUp(terms * rows * queryStride(p, rows), kLanes) + rows * kLanes + 2 * kScoreStride * kTileRows +
-         terms * kPairStride * kTileRows / 2 + roundUp(kTileRows, kLanes) +
+  return roundUp(terms * rows * queryStride(p, rows), kLanes) + rows * sumLanes(p, rows) +
+         2 * kScoreStride * kTileRows + terms * kPairStride * kTileRows / 2 + roundUp(kTileRows, kLanes) +
          (readAsStored(p) ? 0 : places * block.bytes() / 4) +
          (terms == 2 ? places * splitLayout(block).bytes() / 2 : 0);
 }
@@ -56,7 +61,8 @@ GQA_INLINE AttendContext makeContext(const AttendTask& task) {
   c.query = task.scratch;
   const int64_t terms = !c.integers && tilesSplit(p, task.rows) ? 2 : 1;
   c.sums = c.query + roundUp(terms * task.rows * c.queryStride, kLanes);
-  c.scores = c.sums + task.rows * kLanes;
+  c.minimums = c.sums + task.rows * kLanes;
+  c.scores = c.sums + task.rows * sumLanes(p, task.rows);
   c.weights = c.scores + kScoreStride * kTileRows;
   c.weightPairs = reinterpret_cast<uint16_t*>(c.weights + kScoreStride * kTileRows);
   c.factors = c.weights + kScoreStride * kTileRows + terms * kPairStride * kTileRows / 2;
@@ -209,6 +215,7 @@ void attendTask(const AttendTask& task) {
   SpanBlock span[kSpanBlocks];
   int64_t held = 0;
   packQuery(c);
+  for (float* lanes = c.minimums; lanes < c.scores; lanes += kLanes) store(lanes, zero());
   for (int64_t r = 0; r < task.rows; ++r) storeFirst(c.sums + r * kLanes, kLanes, loadFirst(task.states.sum + r, 1));
   for (int64_t first = task.firstKey / c.blockTokens * c.blockTokens; first < task.lastKey; first += c.blockTokens) {
     const int64_t windowBegin = low - p.window + 1;
@@ -230,6 +237,7 @@ void attendTask(const AttendTask& task) {
   }
   if (held > 0) attendSpan(c, span, held);
   if (c.tiles()) registers.release();
+  if (c.integers) addMinimums(c);
   for (int64_t r = 0; r < task.rows; ++r) task.states.sum[r] = reduceAdd(load(c.sums + r * kLanes));
 }
 

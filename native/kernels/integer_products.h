@@ -107,9 +107,9 @@ struct IntegerArgs {
   int64_t cStride;
   // Scores: groups, from one to the next, from a group to its scales, from scales to minimums.
   int64_t groups, chunkBytes, scales, minimums;
-  // Values: rows of words, and per 32 lanes a copy of the words, the steps and what the minimums add, [rows].
+  // Values: rows of words, and per 32 lanes a copy of the words and the steps, [rows].
   int64_t rows, aGroup;
-  const float *factors, *steps, *constants;
+  const float *factors, *steps;
   int64_t stepStride;
   const char* ahead;  // the same part of the next block, null for none
   int64_t aheadBytes;
@@ -228,8 +228,7 @@ GQA_NOINLINE void integerValueTile(const IntegerArgs& t, int64_t first) {
     for (int v = 0; v < V; ++v) {
       float* c = t.c + r * t.cStride + (first + v) * kLanes;
       const int64_t at = (first + v) / 2 * t.stepStride + r;
-      Vec o = t.factors ? mul(load(c), splat(t.factors[r])) : load(c);
-      if (T == DType::q4_1) o = add(o, splat(t.constants[at]));
+      const Vec o = t.factors ? mul(load(c), splat(t.factors[r])) : load(c);
       store(c, fma(toFloat(sums[r][v]), splat(t.steps[at]), o));
     }
 }
@@ -245,7 +244,7 @@ GQA_INLINE void integerTile(const IntegerArgs& t, int64_t first) {
     integerValueTile<T, R, V>(t, first);
 }
 
-// C[R][vectors * 16]; vector v of a panel takes its words, steps and constants from those of its 32 lanes.
+// C[R][vectors * 16]; vector v of a panel takes its words and steps from those of its 32 lanes.
 template <DType T, int R, bool kScores>
 GQA_INLINE void integerRows(const IntegerArgs& t, int64_t vectors) {
   constexpr int kMost = integerVectors(R);

@@ -54,10 +54,11 @@ struct AttendContext {
   bool plainScores = false;  // no feature touches scores before the softmax: log2 e is part of the scale
   // The scale, wherever it goes: into the query, over the scores before any feature, or into the softmax; else 1.
   float queryScale = 1, scoreScale = 1, softmaxScale = 1;
-  float* query = nullptr;    // [rows][queryStride], f32 or bf16
-  float* sums = nullptr;     // [rows][16], lane sums of weights
-  float* scores = nullptr;   // [kTileRows][kScoreStride]
-  float* weights = nullptr;  // [kTileRows][kScoreStride]
+  float* query = nullptr;     // [rows][queryStride], f32 or bf16
+  float* sums = nullptr;      // [rows][16], lane sums of weights
+  float* minimums = nullptr;  // [rows][groups of 32 value dims][16], lane sums of weights times minimums
+  float* scores = nullptr;    // [kTileRows][kScoreStride]
+  float* weights = nullptr;   // [kTileRows][kScoreStride]
   // [kTileRows][kPairStride], as bf16, those of a span's blocks side by side; where they are split, then their low
   // terms
   uint16_t* weightPairs = nullptr;
@@ -70,7 +71,8 @@ struct AttendContext {
   GQA_INLINE bool split() const { return kTiles && terms; }
 
   GQA_INLINE int64_t position(int64_t row) const {
-    return (task.firstRow + row) / group + problem.keyTokens - problem.queryTokens;
+    const int64_t at = task.firstRow + row;
+    return (at < group ? 0 : at / group) + problem.keyTokens - problem.queryTokens;
   }
 };
 

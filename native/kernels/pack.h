@@ -8,7 +8,7 @@ namespace {
 // Contraction step l of vector v.
 GQA_INLINE void packRow(const PanelLayout& layout, char* base, int64_t v, int64_t l, Vec lanes) {
   const DType type = layout.dtype;
-  char* row = base + layout.vectorOffset(v) + l / panelStep(type) * layout.rowBytes(v);
+  char* row = base + layout.vectorOffset(v) + (l >> panelBits(type)) * layout.rowBytes(v);
   if (type == DType::f32) return store(reinterpret_cast<float*>(row), lanes);
   if (type == DType::f16) return storeF16(reinterpret_cast<uint16_t*>(row), lanes);
   uint16_t bits[kLanes];
@@ -58,7 +58,7 @@ GQA_INLINE void packLane(const PanelLayout& layout, char* base, int64_t lane, DT
     else
       storeHalf(type, bits, x);
     for (int64_t i = 0; i < n; ++i) {
-      char* row = first + (l + i) / panelStep(type) * rowBytes;
+      char* row = first + ((l + i) >> panelBits(type)) * rowBytes;
       if (type == DType::f32)
         reinterpret_cast<float*>(row)[at] = values[i];
       else

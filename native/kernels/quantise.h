@@ -79,7 +79,7 @@ GQA_INLINE void storeQuantisedValue(const ValuePanels& values, char* base, int64
   for (int64_t dim = 0; dim < values.lanes; dim += kGroup) {
     const int64_t v = dim / kLanes;
     readGroup(values.dtype, from, row, dim, values.lanes, g);
-    char* words = base + values.vectorOffset(v) + token / k * values.rowBytes(v);
+    char* words = base + values.vectorOffset(v) + (token >> panelBits(values.dtype)) * values.rowBytes(v);
     for (int64_t i = 0; i < kGroup; ++i) {
       char* word = words + 4 * i;
       if (values.dtype == DType::q8_0)

@@ -105,7 +105,7 @@ void widenStrip(const WeightsView& w, int64_t v, int64_t vectors, int64_t first,
 
 // One step of 16 lanes of floats.
 GQA_INLINE Vec unpackStep(const PanelLayout& layout, const char* base, int64_t v, int64_t l) {
-  const char* row = base + layout.vectorOffset(v) + l / panelStep(layout.dtype) * layout.rowBytes(v);
+  const char* row = base + layout.vectorOffset(v) + (l >> panelBits(layout.dtype)) * layout.rowBytes(v);
   if (layout.dtype == DType::f32) return PanelF32::first(row);
   if (layout.dtype == DType::f16) return PanelF16::first(row);
   return l % 2 ? PanelBf16::second(row) : PanelBf16::first(row);

@@ -19,6 +19,8 @@ constexpr int64_t kWantedTasks = 32;
 constexpr int64_t kLeastRunKeys = 256;
 // Multiply-adds below which waking a thread costs more than it brings.
 constexpr int64_t kInlineMultiplyAdds = 1 << 17;
+// Floats of states that one thread merges in less time than another takes to join in.
+constexpr int64_t kInlineMergeFloats = 1 << 15;
 
 struct KeySpan {
   int64_t first, last;
@@ -173,7 +175,8 @@ Status attend(const AttendProblem& problem, CancelFlag cancel) {
   } else {
     plan.states = threadScratch(Scratch::call, tasks * plan.runs * plan.stateFloats());
     if (!plan.states) return Status::outOfMemory;
-    whole = each(plan, tasks * plan.runs, oneRun, cancel, small) && each(plan, tasks, mergeRuns, cancel, true);
+    const bool smallMerge = plan.rows * plan.heads() * plan.runs * plan.width <= kInlineMergeFloats;
+    whole = each(plan, tasks * plan.runs, oneRun, cancel, small) && each(plan, tasks, mergeRuns, cancel, smallMerge);
   }
   if (plan.outOfMemory.load(std::memory_order_relaxed)) return Status::outOfMemory;
   return whole ? Status::ok : Status::cancelled;

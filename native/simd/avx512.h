@@ -106,10 +106,23 @@ GQA_INLINE void storeI8(int8_t* p, Vec a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v)));
 }
 constexpr int32_t kByteOffset = 128;
+// Around the intrinsics of these instructions GCC copies every sum twice (12.2: 4.1 instead of 7.5 dot products a
+// nanosecond on Zen 5, and it runs out of registers).
+#if defined(__GNUC__) && !defined(__clang__)
+#define GQA_DOT(instruction, intrinsic, sum, a, b) __asm__(instruction " %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b))
+#else
+#define GQA_DOT(instruction, intrinsic, sum, a, b) sum = intrinsic(sum, a, b)
+#endif
 #if defined(__AVX512VNNI__)
 constexpr bool kDotBytes = true;
-GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) { return {_mm512_dpwssd_epi32(acc.v, a.v, b.v)}; }
-GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) { return {_mm512_dpbusd_epi32(acc.v, u.v, s.v)}; }
+GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) {
+  GQA_DOT("vpdpwssd", _mm512_dpwssd_epi32, acc.v, a.v, b.v);
+  return acc;
+}
+GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) {
+  GQA_DOT("vpdpbusd", _mm512_dpbusd_epi32, acc.v, u.v, s.v);
+  return acc;
+}
 #else
 constexpr bool kDotBytes = false;
 GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) { return addI(acc, {_mm512_madd_epi16(a.v, b.v)}); }
@@ -124,7 +137,10 @@ constexpr bool kDotBf16 = true;
 GQA_INLINE void roundBf16(uint16_t* p, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), __m256i(_mm512_cvtneps_pbh(a.v)));
 }
-GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) { return {_mm512_dpbf16_ps(acc.v, __m512bh(a.v), __m512bh(b.v))}; }
+GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
+  GQA_DOT("vdpbf16ps", _mm512_dpbf16_ps, acc.v, __m512bh(a.v), __m512bh(b.v));
+  return acc;
+}
 #else
 constexpr bool kDotBf16 = false;
 GQA_INLINE void roundBf16(uint16_t* p, Vec a) { storeBf16(p, a); }
@@ -136,6 +152,7 @@ GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
              even);
 }
 #endif
+#undef GQA_DOT
 
 GQA_INLINE void prefetchLine(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
 
