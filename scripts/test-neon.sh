@@ -25,6 +25,7 @@ npx --no-install cmake-js build --arch arm64 --out build-arm64 --log-level warn 
   --CDCMAKE_TOOLCHAIN_FILE="$PWD/scripts/toolchain-aarch64.cmake"
 cmake -S . -B build-arm64 -DGQA_NATIVE_TESTS=ON >/dev/null
 cmake --build build-arm64 --target guard >/dev/null
+node scripts/lint/template-leak.js build-arm64
 
 export QEMU_LD_PREFIX=/usr/aarch64-linux-gnu
 export NAPI_RS_NATIVE_LIBRARY_PATH=$arm64/node_modules/@unrs/resolver-binding-linux-arm64-gnu/resolver.linux-arm64-gnu.node

@@ -1,11 +1,11 @@
 'use strict';
 // A shared inline function instantiated in an instruction-set file may be the copy that the linker keeps for the whole
 // addon, and then a plain CPU executes AVX-512. So the objects of these files must define no weak or unique symbol.
+//
+//   node scripts/lint/template-leak.js build-arm64    checks a build by itself
 const { spawnSync } = require('node:child_process');
 const { existsSync, readFileSync, readdirSync } = require('node:fs');
 const { join } = require('node:path');
-
-const OBJECT_FOLDER = join('build', 'CMakeFiles', 'gqa_core.dir');
 
 /** Lines of `nm --defined-only` that name weak (W, V) or unique (u) symbols. */
 function sharedSymbols(nmOutput) {
@@ -22,12 +22,12 @@ function flaggedSources(root) {
   });
 }
 
-function checkLeaks(root) {
+function checkLeaks(root, build = 'build') {
+  const folder = join(build, 'CMakeFiles', 'gqa_core.dir');
   const objects = flaggedSources(root)
-    .map((source) => join(root, OBJECT_FOLDER, `${source}.o`))
+    .map((source) => join(root, folder, `${source}.o`))
     .filter(existsSync);
-  if (objects.length === 0)
-    console.log(`no objects in ${OBJECT_FOLDER}, skipped (npm run build:native)`);
+  if (objects.length === 0) console.log(`no objects in ${folder}, skipped (npm run build:native)`);
   return objects.flatMap((object) => {
     const { status, stdout, error } = spawnSync('nm', ['--defined-only', '-C', object], {
       encoding: 'utf8',
@@ -38,3 +38,9 @@ function checkLeaks(root) {
 }
 
 module.exports = { sharedSymbols, checkLeaks };
+
+if (require.main === module) {
+  const leaks = checkLeaks(process.cwd(), process.argv[2]);
+  for (const leak of leaks) console.log(leak);
+  process.exitCode = leaks.length === 0 ? 0 : 1;
+}
