@@ -13,6 +13,14 @@
 #define GQA_NOINLINE __attribute__((noinline))
 #endif
 
+// Makes the compiler forget what it knows of a pointer: it would compute the addresses of an unrolled loop beforehand,
+// more than there are registers, where base and displacement cost nothing.
+#if defined(_MSC_VER)
+#define GQA_OPAQUE(pointer) (void)0
+#else
+#define GQA_OPAQUE(pointer) __asm__("" : "+r"(pointer))
+#endif
+
 namespace gqa {
 
 // The last three are quantised in groups of 32 like GGUF's blocks of the same names: x = scale * q, scale * (q - 8),
@@ -88,17 +96,17 @@ struct PanelLayout {
   }
 };
 
-// The pieces of a word, lowest first, are bytes (q8_0) or nibbles. K and weights: a byte is a step; byte j of a 4-bit
-// word holds steps j and 4 + j. V: steps (0, 1), (2, 3), ... are 16 bits apart, so that they come out as pairs of
-// 16-bit numbers in their own order.
+// The pieces of a word, lowest first, are bytes (q8_0) or nibbles. A byte is a step; byte j of a 4-bit word holds steps
+// j and 4 + j. Only in V of q8_0 steps (0, 1), and (2, 3), are 16 bits apart, so that they come out as pairs of 16-bit
+// numbers in their own order.
 GQA_INLINE constexpr int64_t keyStepOf(DType t, int64_t piece) {
   return t == DType::q8_0 ? piece : piece / 2 + piece % 2 * 4;
 }
 GQA_INLINE constexpr int64_t valueStepOf(DType t, int64_t piece) {
-  return t == DType::q8_0 ? piece % 2 * 2 + piece / 2 : piece % 4 * 2 + piece / 4;
+  return t == DType::q8_0 ? piece % 2 * 2 + piece / 2 : keyStepOf(t, piece);
 }
 GQA_INLINE constexpr int64_t valuePieceOf(DType t, int64_t step) {
-  return t == DType::q8_0 ? step % 2 * 2 + step / 2 : step % 2 * 4 + step / 2;
+  return t == DType::q8_0 ? step % 2 * 2 + step / 2 : step % 4 * 2 + step / 4;
 }
 
 // Quantised values of a block, whose lanes are dims and whose steps are tokens: as in K, 32 dims of one token share a

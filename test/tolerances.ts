@@ -4,6 +4,7 @@
  */
 import type { Precision } from '../lib/core/precision';
 import type { FloatName } from './support/numbers';
+import type { CacheName } from './support/quantise';
 
 export const UNIT_ROUNDOFF: Readonly<Record<FloatName, number>> = {
   f32: 2 ** -24,
@@ -14,23 +15,33 @@ export const UNIT_ROUNDOFF: Readonly<Record<FloatName, number>> = {
 /**
  * Attention outputs, for scores up to ATTENTION_SCORE_LIMIT: an error of a score is an equal relative error of a weight,
  * and a score of 20 carries 20 u. f32 allows 34 u (score, exp2 and two sums); f16 and bf16 4 u: the output's own
- * rounding and operands that a kernel may round to the storage dtype once more.
+ * rounding and operands that a kernel may round to the storage dtype once more. Over what a quantised cache stores, q8
+ * allows its 16-bit numbers what f16 is allowed; q4, whose queries and weights are 8-bit numbers, a third of the 1/8 by
+ * which its values are off from what was appended.
  */
-export const ATTENTION: Readonly<Record<FloatName, number>> = {
+export const ATTENTION: Readonly<Record<CacheName, number>> = {
   f32: 2e-6,
   f16: 2e-3,
   bf16: 1.6e-2,
+  q8: 2e-3,
+  q4: 4e-2,
 };
 export const ATTENTION_SCORE_LIMIT = 20;
+
+/** The one of which more is tolerated. */
+export function coarser(a: CacheName, b: CacheName): CacheName {
+  return ATTENTION[a] > ATTENTION[b] ? a : b;
+}
+
 /**
  * The same with precision 'fast', where each factor of a product may be split into two bf16: what they leave out of it
  * is 2^-16 of it, and of sums, in which errors of either sign meet, a few times less.
  */
-export const ATTENTION_FAST: Readonly<Record<FloatName, number>> = { ...ATTENTION, f32: 2e-5 };
+export const ATTENTION_FAST: Readonly<Record<CacheName, number>> = { ...ATTENTION, f32: 2e-5 };
 
 /** The tolerance of an attention output whose largest |score| is given: proportional above the limit. */
 export function attentionTolerance(
-  dtype: FloatName,
+  dtype: CacheName,
   largestScore: number,
   precision: Precision = 'exact',
 ): number {
@@ -38,8 +49,17 @@ export function attentionTolerance(
   return table[dtype] * Math.max(1, largestScore / ATTENTION_SCORE_LIMIT);
 }
 
-/** LSE is f32 whatever the storage, an absolute error as large as a score's: the same figures, relative to max(1, |lse|). */
-export const lseTolerance = attentionTolerance;
+/**
+ * LSE is f32 whatever the storage, an absolute error as large as a score's: the same figures, relative to max(1, |lse|).
+ * Sums are of weights not yet rounded, so over q4 it is the query's 8 bits alone that count, as bf16's do.
+ */
+export function lseTolerance(
+  dtype: CacheName,
+  largestScore: number,
+  precision: Precision = 'exact',
+): number {
+  return attentionTolerance(dtype === 'q4' ? 'bf16' : dtype, largestScore, precision);
+}
 
 /**
  * Dot products of length K over values of about 1, relative to sum |x w| (not to the result, which may cancel):

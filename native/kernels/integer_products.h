@@ -2,79 +2,26 @@
 // never widened:
 //   S[r][j] = sum_groups step_r,group (d_j sum q k + m_j sum q),    q whole numbers of the step: 16 bits against q8_0,
 //                                                                   8 against q4_1, whose own step is far coarser
-//   O[r][:] = O f_r + step_r,group sum p16 v + sum p m,             p16 = round(p d / step)
+//   O[r][:] = O f_r + step_r,group sum w v + sum p m,               w = p d in whole numbers of the step, 16 and 8 bits
 // Sums of a group, and of a block's tokens, are exact: 32 * 127 * 32767 and 64 * 127 * 32767 are below 2^31.
 #pragma once
 
 namespace gqa {
 namespace {
 
-constexpr float kMost16 = 32767.f;
-
-// The numbers of a query: 32-bit words of a group of 32, words that meet one word of K.
-constexpr int64_t queryGroupWords(DType storage) { return storage == DType::q8_0 ? kGroup / 2 : kGroup / 4; }
-constexpr int kQueryPieces = 2;
-
-// A query row: per group its words, in the order in which keyPiece() takes K apart, then the groups' steps, then the
-// groups' sums times their steps.
-GQA_INLINE int64_t integerQueryStride(DType storage, int64_t headDim) {
-  return roundUp(roundUp(headDim, kGroup) / kGroup * (queryGroupWords(storage) + 2), kLanes);
-}
-
-// Piece n of 2 of a word of K: 16-bit numbers, bytes (0, 2) or (1, 3), of q8_0; bytes, low or high nibbles, of q4_1.
+// Piece n of a stored word: 16-bit numbers, bytes (0, 2) or (1, 3), of q8_0; bytes, low or high nibbles, of q4_1.
 template <DType T>
-GQA_INLINE IVec keyPiece(IVec word, int n) {
+GQA_INLINE IVec digits(IVec word, int n) {
   if (T == DType::q8_0) return n == 0 ? evenBytes(word) : oddBytes(word);
   return n == 0 ? lowNibbles(word) : highNibbles(word);
 }
 template <DType T>
-GQA_INLINE IVec dotKeys(IVec sum, IVec piece, IVec query) {
-  return T == DType::q8_0 ? dotPairs(sum, piece, query) : dotBytes(sum, piece, query);
+GQA_INLINE IVec dotKeys(IVec sum, IVec digits, IVec query) {
+  return T == DType::q8_0 ? dotPairs(sum, digits, query) : dotNibblesSigned(sum, digits, query);
 }
-
-// Pair n of a word of V as 16-bit numbers: bytes (n, n + 2), nibbles (n, n + 4).
 template <DType T>
-GQA_INLINE IVec valuePairs(IVec word, int n) {
-  if (T == DType::q8_0) return n == 0 ? evenBytes(word) : oddBytes(word);
-  if (n < 2) return n == 0 ? nibblePairs<0>(word) : nibblePairs<1>(word);
-  return n == 2 ? nibblePairs<2>(word) : nibblePairs<3>(word);
-}
-
-// NaN where a lane is NaN or infinite, else 0.
-GQA_INLINE float notFinite(Vec sum) { return reduceAdd(mul(sum, zero())); }
-
-// The numbers of a group in the order of keyPiece<q8_0>: of four, the middle two change places.
-GQA_INLINE void storeQueryPairs(int16_t* to, Vec a, Vec b) {
-  int16_t numbers[kGroup];
-  storeI16(numbers, a);
-  storeI16(numbers + kLanes, b);
-  for (int i = 0; i < kGroup; i += 4) {
-    const int16_t four[4] = {numbers[i], numbers[i + 2], numbers[i + 1], numbers[i + 3]};
-    std::memcpy(to + i, four, sizeof four);
-  }
-}
-
-// query[row] from q[headDim] times `scale`.
-GQA_INLINE void packIntegerQuery(DType storage, DType from, const char* q, int64_t headDim, float scale, float* query) {
-  const int64_t groups = roundUp(headDim, kGroup) / kGroup;
-  const float most = storage == DType::q8_0 ? kMost16 : 127.f;
-  float* steps = query + groups * queryGroupWords(storage);
-  for (int64_t g = 0; g < groups; ++g, query += queryGroupWords(storage)) {
-    const int64_t d = g * kGroup, left = headDim - d;
-    const Vec a = loadAs(from, elementAt(q, from, d), left < kLanes ? left : kLanes);
-    const Vec b = left > kLanes ? loadAs(from, elementAt(q, from, d + kLanes), lanesLeft(d + kLanes, headDim)) : zero();
-    const float highest = reduceMax(max(max(a, sub(zero(), a)), max(b, sub(zero(), b))));
-    const Vec inverse = splat(highest > 0 ? most / highest : 0.f);
-    const Vec x = roundEven(mul(a, inverse)), y = roundEven(mul(b, inverse));
-    if (storage == DType::q8_0) {
-      storeQueryPairs(reinterpret_cast<int16_t*>(query), x, y);
-    } else {
-      storeI8(reinterpret_cast<int8_t*>(query), x);
-      storeI8(reinterpret_cast<int8_t*>(query) + kLanes, y);
-    }
-    steps[g] = highest / most * scale + notFinite(add(mul(a, zero()), mul(b, zero())));
-    steps[groups + g] = steps[g] * reduceAdd(add(x, y));
-  }
+GQA_INLINE IVec dotValues(IVec sum, IVec digits, IVec weights) {
+  return T == DType::q8_0 ? dotPairs(sum, digits, weights) : dotNibblesUnsigned(sum, digits, weights);
 }
 
 // Fetches a part of the next block line by line in four substreams: pages in flight (docs/numerics.md). Spread over the
@@ -83,10 +30,13 @@ GQA_INLINE void packIntegerQuery(DType storage, DType from, const char* q, int64
 class Fetch {
  public:
   GQA_INLINE Fetch(const char* base, int64_t bytes, const char* idle)
-      : line_(base ? base : idle), substream_(base ? (bytes + 255) / 256 * 64 : 0), end_(line_ + substream_) {}
+      : line_(base ? base : idle), substream_(base ? (bytes + 255) / 256 * 64 : 0), end_(line_ + substream_) {
+    stride_ = base ? 64 : 0;
+  }
   GQA_INLINE void step() {
     for (int s = 0; s < 4; ++s) prefetchLine(line_ + s * substream_);
-    line_ += substream_ ? 64 : 0;
+    line_ += stride_;
+    GQA_OPAQUE(line_);
   }
   GQA_INLINE void rest() {
     while (line_ < end_) step();
@@ -94,23 +44,27 @@ class Fetch {
 
  private:
   const char* line_;
-  int64_t substream_;
+  int64_t substream_, stride_;
   const char* end_;
 };
 
+// Words of a tile's weights, which hold 16 bits over q8_0 and 8 over q4_1: from a row to the next, and from a group of
+// 32 lanes to the next.
+constexpr int64_t weightBytes(DType storage) { return storage == DType::q8_0 ? 2 : 1; }
+constexpr int64_t weightStride(DType storage) { return kScoreStride * weightBytes(storage) / 4; }
+constexpr int64_t weightGroup(DType storage) { return kTileRows * weightStride(storage); }
+
 struct IntegerArgs {
   const float* a;  // rows of words
-  int64_t aStride;
-  const char* b;  // the first vector's first row
+  const char* b;   // the first vector's first row
   int64_t rowBytes;
   float* c;
-  int64_t cStride;
-  // Scores: groups, from one to the next, from a group to its scales, from scales to minimums.
-  int64_t groups, chunkBytes, scales, minimums;
-  // Values: rows of words, and per 32 lanes a copy of the words and the steps, [rows].
-  int64_t rows, aGroup;
-  const float *factors, *steps;
-  int64_t stepStride;
+  // Scores, whose rows are kScoreStride apart: from a query to the next, groups, from one to the next, from a group to
+  // its scales, from scales to minimums.
+  int64_t aStride, groups, chunkBytes, scales, minimums;
+  // Values: from a row of c to the next, rows of words.
+  int64_t cStride, rows;
+  const float *factors, *rowSteps, *groupSteps;
   const char* ahead;  // the same part of the next block, null for none
   int64_t aheadBytes;
 };
@@ -131,18 +85,20 @@ GQA_INLINE IVec splatWord(const float* a) {
 
 // c = the group's sums, scaled, added to c but for the first group.
 template <DType T, int R, int V, bool kFirst>
-GQA_INLINE void addGroup(const IVec (&sums)[R][V], const char* scales, int64_t minimums, const float* steps,
-                         int64_t aStride, int64_t groups, float* c, int64_t cStride) {
+GQA_INLINE void addGroup(const IVec (&sums)[R][V], const char* scales, int64_t minimums,
+                         const float* const (&queries)[R], float* c) {
+  const uint16_t* halves = reinterpret_cast<const uint16_t*>(scales);
+  GQA_OPAQUE(halves);
   Vec d[V], m[V];
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) {
-    const uint16_t* halves = reinterpret_cast<const uint16_t*>(scales + v * 32);
-    d[v] = loadF16(halves);
-    if (T == DType::q4_1) m[v] = loadF16(halves + minimums);
+    d[v] = loadF16(halves + v * kLanes);
+    if (T == DType::q4_1) m[v] = loadF16(halves + minimums + v * kLanes);
   }
 #pragma GCC unroll 6
-  for (int r = 0; r < R; ++r, steps += aStride, c += cStride) {
-    const Vec step = splat(steps[0]), sum = T == DType::q4_1 ? splat(steps[groups]) : zero();
+  for (int r = 0; r < R; ++r, c += kScoreStride) {
+    const float* steps = queries[r] + queryGroupWords(T);
+    const Vec step = splat(steps[0]), sum = T == DType::q4_1 ? splat(steps[1]) : zero();
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
       const Vec s = mul(toFloat(sums[r][v]), step);
@@ -152,85 +108,99 @@ GQA_INLINE void addGroup(const IVec (&sums)[R][V], const char* scales, int64_t m
   }
 }
 
+// The sums of one group of dims.
+template <DType T, int R, int V>
+GQA_INLINE void scoreGroup(IVec (&sums)[R][V], const char* at, int64_t rowBytes, const float* const (&queries)[R],
+                           Fetch& fetch) {
+  constexpr int kRows = int(kGroup / panelStep(T));
+  clearSums(sums);
+#pragma GCC unroll 4
+  for (int row = 0; row < kRows; ++row, at += rowBytes) {
+    GQA_OPAQUE(at);
+    fetch.step();
+    IVec words[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) words[v] = loadI(at + v * 64);
+#pragma GCC unroll 2
+    for (int n = 0; n < kPieces; ++n) {
+      IVec pieces[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) pieces[v] = digits<T>(words[v], n);
+#pragma GCC unroll 6
+      for (int r = 0; r < R; ++r) {
+        const IVec q = splatWord(queries[r] + row * kPieces + n);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sums[r][v] = dotKeys<T>(sums[r][v], pieces[v], q);
+      }
+    }
+  }
+}
+
 // V vectors from vector `first` on.
 template <DType T, int R, int V>
 GQA_NOINLINE void integerScoreTile(const IntegerArgs& t, int64_t first) {
-  constexpr int kRows = int(kGroup / panelStep(T));
-  const int64_t aStride = t.aStride, rowBytes = t.rowBytes, groups = t.groups, scales = t.scales - first * 32;
+  const int64_t rowBytes = t.rowBytes, groups = t.groups, scales = t.scales - first * 32;
   const char* chunk = t.b + first * 64;
-  const float* a = t.a;
-  const float* steps = a + groups * queryGroupWords(T);
+  const float* queries[R];
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) queries[r] = t.a + r * t.aStride;
   float* c = t.c + first * kLanes;
   Fetch fetch(first == 0 ? t.ahead : nullptr, t.aheadBytes, chunk);
-  for (int64_t g = 0; g < groups; ++g, chunk += t.chunkBytes, a += queryGroupWords(T)) {
+  for (int64_t g = 0; g < groups; ++g, chunk += t.chunkBytes) {
     IVec sums[R][V];
-    clearSums(sums);
-    const char* at = chunk;
-#pragma GCC unroll 4
-    for (int row = 0; row < kRows; ++row, at += rowBytes) {
-      fetch.step();
-      IVec words[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) words[v] = loadI(at + v * 64);
-#pragma GCC unroll 2
-      for (int n = 0; n < kQueryPieces; ++n) {
-        IVec pieces[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) pieces[v] = keyPiece<T>(words[v], n);
-#pragma GCC unroll 6
-        for (int r = 0; r < R; ++r) {
-          const IVec q = splatWord(a + r * aStride + row * kQueryPieces + n);
-#pragma GCC unroll 4
-          for (int v = 0; v < V; ++v) sums[r][v] = dotKeys<T>(sums[r][v], pieces[v], q);
-        }
-      }
-    }
+    scoreGroup<T, R, V>(sums, chunk, rowBytes, queries, fetch);
     if (g == 0)
-      addGroup<T, R, V, true>(sums, chunk + scales, t.minimums, steps, aStride, groups, c, t.cStride);
+      addGroup<T, R, V, true>(sums, chunk + scales, t.minimums, queries, c);
     else
-      addGroup<T, R, V, false>(sums, chunk + scales, t.minimums, steps + g, aStride, groups, c, t.cStride);
+      addGroup<T, R, V, false>(sums, chunk + scales, t.minimums, queries, c);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+      queries[r] += queryGroupStride(T);
+      GQA_OPAQUE(queries[r]);
+    }
   }
   fetch.rest();
 }
 
-// Words of one row of V, pair n: they meet the weights of the 32 lanes they belong to.
+// Piece n of one row of V: its words meet the weights of the 32 lanes they belong to.
 template <DType T, int R, int V>
-GQA_INLINE void addPairs(IVec (&sums)[R][V], const IntegerArgs& t, const float* a, const char* row, int n) {
-  IVec pairs[V];
+GQA_INLINE void addValues(IVec (&sums)[R][V], const float* a, const char* row, int n) {
+  IVec pieces[V];
 #pragma GCC unroll 4
-  for (int v = 0; v < V; ++v) pairs[v] = valuePairs<T>(loadI(row + v * 64), n);
+  for (int v = 0; v < V; ++v) pieces[v] = digits<T>(loadI(row + v * 64), n);
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v)
-      sums[r][v] = dotPairs(sums[r][v], pairs[v], splatWord(a + r * t.aStride + v / 2 * t.aGroup));
+      sums[r][v] = dotValues<T>(sums[r][v], pieces[v], splatWord(a + r * weightStride(T) + v / 2 * weightGroup(T)));
   }
 }
 
 template <DType T, int R, int V>
 GQA_NOINLINE void integerValueTile(const IntegerArgs& t, int64_t first) {
-  constexpr int kPairs = int(panelStep(T)) / 2;
   IVec sums[R][V];
   clearSums(sums);
   const char* row = t.b + first * 64;
-  const float* a = t.a + first / 2 * t.aGroup;
+  const float* a = t.a + first / 2 * weightGroup(T);
   const int64_t rows = t.rows, rowBytes = t.rowBytes;
   Fetch fetch(first == 0 ? t.ahead : nullptr, t.aheadBytes, row);
-  for (int64_t i = 0; i < rows; ++i, row += rowBytes) {
+  for (int64_t i = 0; i < rows; ++i, row += rowBytes, a += kPieces) {
+    GQA_OPAQUE(a);
     fetch.step();
-#pragma GCC unroll 4
-    for (int n = 0; n < kPairs; ++n) addPairs<T>(sums, t, a + i * kPairs + n, row, n);
+#pragma GCC unroll 2
+    for (int n = 0; n < kPieces; ++n) addValues<T>(sums, a + n, row, n);
   }
   fetch.rest();
+  float* c = t.c + first * kLanes;
+  Vec groupSteps[(V + 1) / 2];
+  for (int g = 0; g < (V + 1) / 2; ++g) groupSteps[g] = splat(t.groupSteps[first / 2 + g]);
 #pragma GCC unroll 6
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r, c += t.cStride) {
+    const Vec step = splat(t.rowSteps[r]), factor = splat(t.factors ? t.factors[r] : 1.f);
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      float* c = t.c + r * t.cStride + (first + v) * kLanes;
-      const int64_t at = (first + v) / 2 * t.stepStride + r;
-      const Vec o = t.factors ? mul(load(c), splat(t.factors[r])) : load(c);
-      store(c, fma(toFloat(sums[r][v]), splat(t.steps[at]), o));
-    }
+    for (int v = 0; v < V; ++v)
+      store(c + v * kLanes, fma(mul(toFloat(sums[r][v]), step), groupSteps[v / 2], mul(load(c + v * kLanes), factor)));
+  }
 }
 
 // Vectors a tile of that many rows takes at once: a whole row of a panel where the registers hold its sums.

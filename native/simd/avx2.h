@@ -131,6 +131,10 @@ struct IVec {
 GQA_INLINE IVec zeroI() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 GQA_INLINE IVec splatI(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 GQA_INLINE IVec loadI(const void* p) { return {load16Bytes32(p), load16Bytes32(static_cast<const char*>(p) + 32)}; }
+GQA_INLINE void storeI(void* p, IVec a) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), a.lo);
+  _mm256_storeu_si256(static_cast<__m256i*>(p) + 1, a.hi);
+}
 GQA_INLINE IVec addI(IVec a, IVec b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
 GQA_INLINE IVec andI(IVec a, __m256i b) { return {_mm256_and_si256(a.lo, b), _mm256_and_si256(a.hi, b)}; }
 GQA_INLINE Vec toFloat(IVec a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
@@ -139,16 +143,18 @@ GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) {
 }
 GQA_INLINE IVec oddBytes(IVec a) { return {_mm256_srai_epi16(a.lo, 8), _mm256_srai_epi16(a.hi, 8)}; }
 GQA_INLINE IVec evenBytes(IVec a) { return oddBytes({_mm256_slli_epi16(a.lo, 8), _mm256_slli_epi16(a.hi, 8)}); }
-template <int n>
-GQA_INLINE IVec nibblePairs(IVec a) {
-  return andI({_mm256_srli_epi16(a.lo, 4 * n), _mm256_srli_epi16(a.hi, 4 * n)}, _mm256_set1_epi16(15));
-}
 constexpr int32_t kByteOffset = 128;
 // By way of 16 bits: vpmaddubsw saturates.
 GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) {
   const IVec odd = {_mm256_srli_epi16(u.lo, 8), _mm256_srli_epi16(u.hi, 8)};
   return dotPairs(dotPairs(acc, andI(u, _mm256_set1_epi16(255)), evenBytes(s)), odd, oddBytes(s));
 }
+// Two products of a nibble stay within 16 bits.
+GQA_INLINE IVec dotNibblesSigned(IVec acc, IVec nibbles, IVec s) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  return dotPairs(acc, {_mm256_maddubs_epi16(nibbles.lo, s.lo), _mm256_maddubs_epi16(nibbles.hi, s.hi)}, {ones, ones});
+}
+GQA_INLINE IVec dotNibblesUnsigned(IVec acc, IVec nibbles, IVec u) { return dotNibblesSigned(acc, u, nibbles); }
 GQA_INLINE IVec lowNibbles(IVec a) { return andI(a, _mm256_set1_epi8(15)); }
 GQA_INLINE IVec highNibbles(IVec a) { return lowNibbles({_mm256_srli_epi16(a.lo, 4), _mm256_srli_epi16(a.hi, 4)}); }
 GQA_INLINE IVec flipSigns(IVec a) {
@@ -174,6 +180,12 @@ GQA_INLINE void storeI8(int8_t* p, Vec a) {
   const __m128i packed = _mm_packs_epi16(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
 }
+GQA_INLINE __m256i packU8(Vec a, Vec b) {
+  const __m256i x = _mm256_packus_epi32(_mm256_cvttps_epi32(a.lo), _mm256_cvttps_epi32(a.hi));
+  const __m256i y = _mm256_packus_epi32(_mm256_cvttps_epi32(b.lo), _mm256_cvttps_epi32(b.hi));
+  return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(x, y), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+GQA_INLINE IVec packU8(const Vec (&a)[4]) { return {packU8(a[0], a[1]), packU8(a[2], a[3])}; }
 constexpr bool kDotBytes = false, kDotBf16 = false;
 GQA_INLINE void roundBf16(uint16_t* p, Vec a) { storeBf16(p, a); }
 GQA_INLINE Vec bf16Even(IVec a) {

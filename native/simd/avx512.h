@@ -79,15 +79,11 @@ struct IVec {
 GQA_INLINE IVec zeroI() { return {_mm512_setzero_si512()}; }
 GQA_INLINE IVec splatI(int32_t x) { return {_mm512_set1_epi32(x)}; }
 GQA_INLINE IVec loadI(const void* p) { return {_mm512_loadu_si512(p)}; }
+GQA_INLINE void storeI(void* p, IVec a) { _mm512_storeu_si512(p, a.v); }
 GQA_INLINE IVec addI(IVec a, IVec b) { return {_mm512_add_epi32(a.v, b.v)}; }
 GQA_INLINE Vec toFloat(IVec a) { return {_mm512_cvtepi32_ps(a.v)}; }
 GQA_INLINE IVec evenBytes(IVec a) { return {_mm512_srai_epi16(_mm512_slli_epi16(a.v, 8), 8)}; }
 GQA_INLINE IVec oddBytes(IVec a) { return {_mm512_srai_epi16(a.v, 8)}; }
-template <int n>
-GQA_INLINE IVec nibblePairs(IVec a) {
-  if (n == 3) return {_mm512_srli_epi16(a.v, 12)};
-  return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4 * n), _mm512_set1_epi16(15))};
-}
 GQA_INLINE IVec lowNibbles(IVec a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 GQA_INLINE IVec highNibbles(IVec a) { return lowNibbles({_mm512_srli_epi16(a.v, 4)}); }
 GQA_INLINE IVec flipSigns(IVec a) { return {_mm512_xor_si512(a.v, _mm512_set1_epi8(-128))}; }
@@ -104,6 +100,12 @@ GQA_INLINE void storeI16(int16_t* p, Vec a) {
 }
 GQA_INLINE void storeI8(int8_t* p, Vec a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
+GQA_INLINE IVec packU8(const Vec (&a)[4]) {
+  const __m512i x = _mm512_packus_epi32(_mm512_cvttps_epi32(a[0].v), _mm512_cvttps_epi32(a[1].v));
+  const __m512i y = _mm512_packus_epi32(_mm512_cvttps_epi32(a[2].v), _mm512_cvttps_epi32(a[3].v));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return {_mm512_permutexvar_epi32(order, _mm512_packus_epi16(x, y))};
 }
 constexpr int32_t kByteOffset = 128;
 // Around the intrinsics of these instructions GCC copies every sum twice (12.2: 4.1 instead of 7.5 dot products a
@@ -123,6 +125,8 @@ GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) {
   GQA_DOT("vpdpbusd", _mm512_dpbusd_epi32, acc.v, u.v, s.v);
   return acc;
 }
+GQA_INLINE IVec dotNibblesSigned(IVec acc, IVec nibbles, IVec s) { return dotBytes(acc, nibbles, s); }
+GQA_INLINE IVec dotNibblesUnsigned(IVec acc, IVec nibbles, IVec u) { return dotBytes(acc, u, nibbles); }
 #else
 constexpr bool kDotBytes = false;
 GQA_INLINE IVec dotPairs(IVec acc, IVec a, IVec b) { return addI(acc, {_mm512_madd_epi16(a.v, b.v)}); }
@@ -131,6 +135,11 @@ GQA_INLINE IVec dotBytes(IVec acc, IVec u, IVec s) {
   const IVec even = {_mm512_and_si512(u.v, _mm512_set1_epi16(255))}, odd = {_mm512_srli_epi16(u.v, 8)};
   return dotPairs(dotPairs(acc, even, evenBytes(s)), odd, oddBytes(s));
 }
+// Two products of a nibble stay within 16 bits.
+GQA_INLINE IVec dotNibblesSigned(IVec acc, IVec nibbles, IVec s) {
+  return dotPairs(acc, {_mm512_maddubs_epi16(nibbles.v, s.v)}, {_mm512_set1_epi16(1)});
+}
+GQA_INLINE IVec dotNibblesUnsigned(IVec acc, IVec nibbles, IVec u) { return dotNibblesSigned(acc, u, nibbles); }
 #endif
 #if defined(__AVX512BF16__)
 constexpr bool kDotBf16 = true;

@@ -136,6 +136,9 @@ GQA_INLINE IVec splatI(int32_t x) { GQA_INTEGERS(vdupq_n_s32(x)); }
 GQA_INLINE IVec loadI(const void* p) {
   GQA_INTEGERS(vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t*>(p) + 16 * i)));
 }
+GQA_INLINE void storeI(void* p, IVec a) {
+  for (int i = 0; i < 4; ++i) vst1q_u8(static_cast<uint8_t*>(p) + 16 * i, vreinterpretq_u8_s32(a.q[i]));
+}
 GQA_INLINE IVec addI(IVec a, IVec b) { GQA_INTEGERS(vaddq_s32(a.q[i], b.q[i])); }
 GQA_INLINE Vec toFloat(IVec a) { GQA_EACH(vcvtq_f32_s32(a.q[i])); }
 // The first and the second numbers of two registers' pairs side by side, so that products widen into their lanes.
@@ -152,21 +155,38 @@ GQA_INLINE IVec oddBytes(IVec a) { GQA_INTEGERS(vreinterpretq_s32_s16(vshrq_n_s1
 GQA_INLINE IVec evenBytes(IVec a) {
   GQA_INTEGERS(vreinterpretq_s32_s16(vshrq_n_s16(vshlq_n_s16(pairs(a.q[i]), 8), 8)));
 }
-template <int n>
-GQA_INLINE IVec nibblePairs(IVec a) {
-  const int16x8_t shift = vdupq_n_s16(-4 * n), mask = vdupq_n_s16(15);
-  GQA_INTEGERS(
-      vreinterpretq_s32_s16(vandq_s16(vreinterpretq_s16_u16(vshlq_u16(vreinterpretq_u16_s32(a.q[i]), shift)), mask)));
-}
 constexpr int32_t kByteOffset = 0;
+GQA_INLINE int8x16_t bytes(int32x4_t a) { return vreinterpretq_s8_s32(a); }
+GQA_INLINE uint8x16_t unsignedBytes(int32x4_t a) { return vreinterpretq_u8_s32(a); }
 #if defined(__ARM_FEATURE_DOTPROD)
 constexpr bool kDotBytes = true;
-GQA_INLINE int8x16_t bytes(int32x4_t a) { return vreinterpretq_s8_s32(a); }
 GQA_INLINE IVec dotBytes(IVec acc, IVec a, IVec b) { GQA_INTEGERS(vdotq_s32(acc.q[i], bytes(a.q[i]), bytes(b.q[i]))); }
+GQA_INLINE IVec dotNibblesSigned(IVec acc, IVec nibbles, IVec s) { return dotBytes(acc, nibbles, s); }
+GQA_INLINE IVec dotNibblesUnsigned(IVec acc, IVec nibbles, IVec u) {
+  GQA_INTEGERS(vreinterpretq_s32_u32(
+      vdotq_u32(vreinterpretq_u32_s32(acc.q[i]), unsignedBytes(nibbles.q[i]), unsignedBytes(u.q[i]))));
+}
 #else
 constexpr bool kDotBytes = false;
 GQA_INLINE IVec dotBytes(IVec acc, IVec a, IVec b) {
   return dotPairs(dotPairs(acc, evenBytes(a), evenBytes(b)), oddBytes(a), oddBytes(b));
+}
+// Two products of a nibble stay within 16 bits.
+GQA_INLINE IVec dotNibblesSigned(IVec acc, IVec nibbles, IVec s) {
+  for (int i = 0; i < 4; ++i) {
+    const int8x16_t x = bytes(nibbles.q[i]), y = bytes(s.q[i]);
+    const int16x8_t low = vmull_s8(vget_low_s8(x), vget_low_s8(y)), high = vmull_high_s8(x, y);
+    acc.q[i] = vpadalq_s16(acc.q[i], vpaddq_s16(low, high));
+  }
+  return acc;
+}
+GQA_INLINE IVec dotNibblesUnsigned(IVec acc, IVec nibbles, IVec u) {
+  for (int i = 0; i < 4; ++i) {
+    const uint8x16_t x = unsignedBytes(nibbles.q[i]), y = unsignedBytes(u.q[i]);
+    const uint16x8_t low = vmull_u8(vget_low_u8(x), vget_low_u8(y)), high = vmull_high_u8(x, y);
+    acc.q[i] = vreinterpretq_s32_u32(vpadalq_u16(vreinterpretq_u32_s32(acc.q[i]), vpaddq_u16(low, high)));
+  }
+  return acc;
 }
 #endif
 GQA_INLINE IVec lowNibbles(IVec a) { GQA_INTEGERS(vandq_s32(a.q[i], vdupq_n_s32(0x0f0f0f0f))); }
@@ -189,6 +209,13 @@ GQA_INLINE void storeI8(int8_t* p, Vec a) {
   int16_t wide[kLanes];
   storeI16(wide, a);
   vst1q_s8(p, vcombine_s8(vqmovn_s16(vld1q_s16(wide)), vqmovn_s16(vld1q_s16(wide + 8))));
+}
+GQA_INLINE uint16x8_t packU16(float32x4_t a, float32x4_t b) {
+  return vcombine_u16(vqmovn_u32(vcvtq_u32_f32(a)), vqmovn_u32(vcvtq_u32_f32(b)));
+}
+GQA_INLINE IVec packU8(const Vec (&a)[4]) {
+  GQA_INTEGERS(vreinterpretq_s32_u8(
+      vcombine_u8(vqmovn_u16(packU16(a[i].q[0], a[i].q[1])), vqmovn_u16(packU16(a[i].q[2], a[i].q[3])))));
 }
 GQA_INLINE void roundBf16(uint16_t* p, Vec a) { storeBf16(p, a); }
 #if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)

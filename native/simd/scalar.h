@@ -113,6 +113,7 @@ GQA_INLINE IVec loadI(const void* p) {
   std::memcpy(r.v, p, sizeof r.v);
   return r;
 }
+GQA_INLINE void storeI(void* p, IVec a) { std::memcpy(p, a.v, sizeof a.v); }
 GQA_INLINE IVec addI(IVec a, IVec b) { GQA_INTEGERS(a.v[i] + b.v[i]); }
 GQA_INLINE Vec toFloat(IVec a) { GQA_LANES(float(a.v[i])); }
 // acc + the products of 16-bit pairs; no sum may leave 32 bits.
@@ -131,14 +132,12 @@ GQA_INLINE int32_t asPair(int32_t low, int32_t high) { return int32_t(uint32_t(l
 // Signed bytes (0, 2), and (1, 3), as 16-bit pairs.
 GQA_INLINE IVec evenBytes(IVec a) { GQA_INTEGERS(asPair(byte(a.v[i], 0), byte(a.v[i], 2))); }
 GQA_INLINE IVec oddBytes(IVec a) { GQA_INTEGERS(asPair(byte(a.v[i], 1), byte(a.v[i], 3))); }
-// Unsigned nibbles (n, n + 4) as 16-bit pairs, n of 0..3.
-template <int n>
-GQA_INLINE IVec nibblePairs(IVec a) {
-  GQA_INTEGERS(int32_t(uint32_t(a.v[i]) >> (4 * n) & 0x000f000fu));
-}
 // The low, and the high, nibble of each byte as a byte.
 GQA_INLINE IVec lowNibbles(IVec a) { GQA_INTEGERS(a.v[i] & 0x0f0f0f0f); }
 GQA_INLINE IVec highNibbles(IVec a) { GQA_INTEGERS(int32_t(uint32_t(a.v[i]) >> 4) & 0x0f0f0f0f); }
+// acc + the products of four bytes: nibbles times signed, and times unsigned, bytes.
+GQA_INLINE IVec dotNibblesSigned(IVec acc, IVec nibbles, IVec s) { return dotBytes(acc, nibbles, s); }
+GQA_INLINE IVec dotNibblesUnsigned(IVec acc, IVec nibbles, IVec u) { return dotBytes(acc, u, nibbles); }
 // Adds 128 to each byte: signed to unsigned, and back.
 GQA_INLINE IVec flipSigns(IVec a) { GQA_INTEGERS(a.v[i] ^ int32_t(0x80808080u)); }
 // Signed byte n, and unsigned nibble n, as a number.
@@ -157,9 +156,17 @@ GQA_INLINE void storeI16(int16_t* p, Vec a) {
 GQA_INLINE void storeI8(int8_t* p, Vec a) {
   for (int i = 0; i < kLanes; ++i) p[i] = int8_t(roundEven(a).v[i]);
 }
-// acc + the products of bf16 pairs; worth its while where kDotBf16 is true (those of bytes where
-// kDotBytes is). Denormals may count as zeros there, and
-// roundBf16, which is storeBf16 otherwise, may make zeros of them.
+// The bytes of 64 numbers of [0, 256] in their order, rounded towards zero; 256 makes 255, NaN anything.
+GQA_INLINE IVec packU8(const Vec (&a)[4]) {
+  uint8_t bytes[4 * kLanes];
+  for (int i = 0; i < 4 * kLanes; ++i) {
+    const float x = a[i / kLanes].v[i % kLanes];
+    bytes[i] = x >= 0 ? uint8_t(x < 255 ? x : 255.f) : uint8_t(0);
+  }
+  return loadI(bytes);
+}
+// acc + the products of bf16 pairs; worth its while where kDotBf16 is true (those of bytes where kDotBytes is).
+// Denormals may count as zeros there, and roundBf16, which is storeBf16 otherwise, may make zeros of them.
 constexpr bool kDotBytes = false, kDotBf16 = false;
 GQA_INLINE void roundBf16(uint16_t* p, Vec a) { storeBf16(p, a); }
 GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {

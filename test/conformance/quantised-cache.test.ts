@@ -32,6 +32,24 @@ describe.each(['q8', 'q4'] as const)('%s', (dtype) => {
     });
   });
 
+  test('a long tail of small weights counts', () => {
+    const [tail, dims] = [63, 32];
+    const cache = new KvCache({ layers: 1, kvHeads: 1, headDim: dims, capacity: 64, dtype });
+    const sequence = cache.sequence();
+    // The first token weighs 600 times as much as each of the others, and its value is zero.
+    const keys = new Array<number>((tail + 1) * dims).fill(0);
+    keys[0] = 1;
+    const values = keys.map((_, i) => (i < dims ? 0 : (i % dims) / (dims - 1)));
+    const shape = [tail + 1, 1, dims];
+    sequence.append(0, f32Tensor(keys, shape), f32Tensor(values, shape));
+    const q = Tensor.zeros([1, 1, 1, dims]);
+    q.data[0] = Math.log(600);
+    const { data } = attention(q, sequence.layer(0), { scale: 1 });
+    const most = tail / (600 + tail);
+    const stored = asStored(values.slice(dims, 2 * dims), dtype);
+    [...data].forEach((x, i) => expect(abs(x - stored[i] * most)).toBeLessThan(0.05 * most));
+  });
+
   test('zeros, constants, huge and tiny values stay what they are', () => {
     for (const value of [0, 1, -3.5, 60000, -65504, 0.01]) {
       const cache = new KvCache({ layers: 1, kvHeads: 1, headDim: 32, capacity: 8, dtype });

@@ -5,6 +5,7 @@ import { attentionOracle, type OracleAttention, type OracleResult, type Plane } 
 import { attentionTolerance, lseTolerance } from '../tolerances';
 import { expectClose, toNumbers } from './compare';
 import type { FloatName } from './numbers';
+import type { CacheName } from './quantise';
 import { Random } from './random';
 import { emptyOut, f32Tensor, normals, tensor, type FloatTensor, type WithLse } from './tensors';
 
@@ -137,12 +138,12 @@ export function checkAttention(c: AttentionCase): OracleResult {
   return expected;
 }
 
-/** `kvDtype` is the coarsest dtype among q, k and v: it sets the tolerance. */
+/** `kvDtype` is the coarsest dtype among q, k and v, or the cache's: it sets the tolerance. */
 export function compareWithOracle(
   name: string,
   result: WithLse,
   expected: OracleResult,
-  kvDtype: FloatName,
+  kvDtype: CacheName,
   precision?: Precision,
 ): void {
   const { out, lse } = result;

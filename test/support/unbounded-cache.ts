@@ -4,6 +4,7 @@
  */
 import { attention, Tensor, type AttentionFeatures, type KvSequence } from '../../lib';
 import { attentionOracle, type OracleAttention } from '../oracle';
+import { coarser } from '../tolerances';
 import { compareWithOracle } from './attention-case';
 import type { FloatName } from './numbers';
 import { asStored, type CacheName } from './quantise';
@@ -107,11 +108,10 @@ export class UnboundedSequence {
     );
     const name = `layer ${layer}, ${queryTokens} queries at the end of ${keys.length} tokens`;
     const { dtype } = this.shape;
-    const fast = options.precision === 'fast' && dtype === 'bf16' ? dtype : qDtype;
-    // Over quantised keys queries and weights are 16-bit numbers, over those of 4 bits queries are 8-bit ones.
-    const quantised = dtype === 'q8' ? 'f16' : dtype === 'q4' ? 'bf16' : fast;
-    const tolerated = fast === 'bf16' ? fast : quantised;
-    compareWithOracle(name, result, attentionOracle(oracle), tolerated, options.precision);
+    const quantised = dtype === 'q8' || dtype === 'q4';
+    const rounded = options.precision === 'fast' && dtype === 'bf16';
+    const coarsest = quantised || rounded ? coarser(dtype, qDtype) : qDtype;
+    compareWithOracle(name, result, attentionOracle(oracle), coarsest, options.precision);
   }
 
   /** Gives the oracle every feature, and returns the options that ask for the same. */
