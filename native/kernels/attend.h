@@ -214,6 +214,7 @@ void attendTask(const AttendTask& task) {
   const int64_t low = c.position(0), high = c.position(task.rows - 1);
   SpanBlock span[kSpanBlocks];
   int64_t held = 0;
+  if (c.integers) prefetchFirst(c);
   packQuery(c);
   for (float* lanes = c.minimums; lanes < c.scores; lanes += kLanes) store(lanes, zero());
   for (int64_t r = 0; r < task.rows; ++r) storeFirst(c.sums + r * kLanes, kLanes, loadFirst(task.states.sum + r, 1));

@@ -24,17 +24,28 @@ GQA_INLINE IVec dotValues(IVec sum, IVec digits, IVec weights) {
   return T == DType::q8_0 ? dotPairs(sum, digits, weights) : dotNibblesUnsigned(sum, digits, weights);
 }
 
-// Fetches a part of the next block line by line in four substreams: pages in flight (docs/numerics.md). Spread over the
-// rows of a product, so that the lines asked for never wait for each other. A null base fetches `idle`, which is at
-// hand, over and over: cheaper than a branch.
+// A part of the next block, to be fetched while this one is multiplied.
+struct NextPart {
+  const char* base;  // null for nothing
+  int64_t bytes;
+  bool pages;  // many pages at once: where software prefetch pays for floats too, memory wants it (docs/numerics.md)
+};
+
+// Fetches it four lines a step, in their order or from four substreams, a step for each row of a product: lines that
+// are asked for in a burst wait for each other. Nothing to fetch is a line at hand, over and over: cheaper than a
+// branch.
 class Fetch {
  public:
-  GQA_INLINE Fetch(const char* base, int64_t bytes, const char* idle)
-      : line_(base ? base : idle), substream_(base ? (bytes + 255) / 256 * 64 : 0), end_(line_ + substream_) {
-    stride_ = base ? 64 : 0;
+  GQA_INLINE Fetch(const NextPart& ahead, const char* idle) : line_(idle), apart_(0), stride_(0), end_(idle) {
+    if (!ahead.base) return;
+    const int64_t quarter = (ahead.bytes + 255) / 256 * 64;
+    line_ = ahead.base;
+    apart_ = ahead.pages ? quarter : 64;
+    stride_ = ahead.pages ? 64 : 256;
+    end_ = line_ + (ahead.pages ? quarter : ahead.bytes);
   }
   GQA_INLINE void step() {
-    for (int s = 0; s < 4; ++s) prefetchLine(line_ + s * substream_);
+    for (int s = 0; s < 4; ++s) prefetchLine(line_ + s * apart_);
     line_ += stride_;
     GQA_OPAQUE(line_);
   }
@@ -44,7 +55,7 @@ class Fetch {
 
  private:
   const char* line_;
-  int64_t substream_, stride_;
+  int64_t apart_, stride_;
   const char* end_;
 };
 
@@ -65,8 +76,7 @@ struct IntegerArgs {
   // Values: from a row of c to the next, rows of words.
   int64_t cStride, rows;
   const float *factors, *rowSteps, *groupSteps;
-  const char* ahead;  // the same part of the next block, null for none
-  int64_t aheadBytes;
+  NextPart ahead;  // the same part of the next block
 };
 
 template <int R, int V>
@@ -145,7 +155,7 @@ GQA_NOINLINE void integerScoreTile(const IntegerArgs& t, int64_t first) {
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r) queries[r] = t.a + r * t.aStride;
   float* c = t.c + first * kLanes;
-  Fetch fetch(first == 0 ? t.ahead : nullptr, t.aheadBytes, chunk);
+  Fetch fetch(first == 0 ? t.ahead : NextPart(), chunk);
   for (int64_t g = 0; g < groups; ++g, chunk += t.chunkBytes) {
     IVec sums[R][V];
     scoreGroup<T, R, V>(sums, chunk, rowBytes, queries, fetch);
@@ -183,7 +193,7 @@ GQA_NOINLINE void integerValueTile(const IntegerArgs& t, int64_t first) {
   const char* row = t.b + first * 64;
   const float* a = t.a + first / 2 * weightGroup(T);
   const int64_t rows = t.rows, rowBytes = t.rowBytes;
-  Fetch fetch(first == 0 ? t.ahead : nullptr, t.aheadBytes, row);
+  Fetch fetch(first == 0 ? t.ahead : NextPart(), row);
   for (int64_t i = 0; i < rows; ++i, row += rowBytes, a += kPieces) {
     GQA_OPAQUE(a);
     fetch.step();

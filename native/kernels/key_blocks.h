@@ -107,6 +107,15 @@ GQA_INLINE void prefetchRow(const char* row, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) prefetchLine(row + i);
 }
 
+// The first block of a task, which no block before it fetches: what of it memory can bring while the queries are
+// packed.
+GQA_INLINE void prefetchFirst(const AttendContext& c) {
+  constexpr int64_t kMost = 10 << 10;
+  const ArenaView& arena = c.problem.arena;
+  const int64_t slot = c.problem.table.slot(c.task.firstKey / c.blockTokens);
+  prefetchRow(arena.block(c.task.kvHead, slot), least(arena.layout.bytes(), kMost));
+}
+
 // Part `part` of `parts` of the rows that the block at `first` will be packed from. They lie a whole token apart, which
 // no hardware prefetch foresees; asked for between the tiles of the block before, memory works while those compute.
 GQA_INLINE void prefetchTensors(const AttendContext& c, int64_t first, int64_t part, int64_t parts) {

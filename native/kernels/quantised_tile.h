@@ -22,14 +22,13 @@ GQA_INLINE void integerScores(const AttendContext& c, const KeyBlock& b, const S
   args.chunkBytes = k.chunkBytes(0);
   args.scales = k.scalesOffset(v, 0) - k.vectorOffset(v);
   args.minimums = k.rowVectors(0) * kLanes;
-  args.ahead = tileRow == 0 ? b.next : nullptr;
-  args.aheadBytes = k.bytes();
+  args.ahead = {tileRow == 0 ? b.next : nullptr, k.bytes(), c.task.prefetch};
   for (int64_t r = 0, n; r < t.rows; r += n) {
     n = subTile(t.rows - r);
     args.a = c.query + (tileRow + r) * c.queryStride;
     args.c = t.row(r) + t.firstColumn;
     integerProduct<true>(k.dtype, args, n, (t.lastColumn - t.firstColumn) / kLanes);
-    args.ahead = nullptr;
+    args.ahead.base = nullptr;
   }
 }
 
@@ -51,8 +50,8 @@ GQA_INLINE void integerValues(const AttendContext& c, const KeyBlock& b, const S
     packIntegerWeights(c, b, t, v, left, factors, weights);
     args.groupSteps = weights.groupSteps + v / 2 % kScaleGroups;
     args.rowBytes = values.rowBytes(v);
-    args.ahead = ahead ? ahead + values.panelOffset(v) : nullptr;
-    args.aheadBytes = values.columnBytes() * values.rowVectors(v);
+    args.ahead = {ahead ? ahead + values.panelOffset(v) : nullptr, values.columnBytes() * values.rowVectors(v),
+                  c.task.prefetch};
     args.b = b.v + values.vectorOffset(v) + (t.firstColumn >> bits) * args.rowBytes;
     for (int64_t r = 0, n; r < t.rows; r += n) {
       n = subTile(t.rows - r);
@@ -61,7 +60,7 @@ GQA_INLINE void integerValues(const AttendContext& c, const KeyBlock& b, const S
       args.factors = factors ? factors + r : nullptr;
       args.rowSteps = weights.rowSteps + r;
       integerProduct<false>(values.dtype, args, n, left);
-      args.ahead = nullptr;
+      args.ahead.base = nullptr;
     }
   }
 }
