@@ -97,6 +97,9 @@ enum class Combine : int32_t { write, add, swiglu };
 
 constexpr int kMaxLinearParts = 3;
 
+// Software prefetch of the next block or panel: none, its lines in their order, or lines of many pages at once.
+enum class Prefetch : int32_t { off, lines, pages };
+
 // Products that share an input, which is RMS-normalised first where norm is given.
 struct LinearProblem {
   const float* x;  // [tokens, columns]
@@ -108,7 +111,7 @@ struct LinearProblem {
   Combine combine;
   bool fast;              // activations may be rounded: bf16 or int8, as the weights' dtype has it
   ActivationForms forms;  // set by the runtime
-  bool prefetch;          // software prefetch of the next panel pays on this machine; set by the runtime
+  Prefetch prefetch;      // of the next panel; set by the runtime
 };
 
 struct RopeProblem {
@@ -135,9 +138,9 @@ struct AttendTask {
   int64_t batch, kvHead;
   int64_t firstRow, rows;
   int64_t firstKey, lastKey;
-  RowStates states;  // for this task's rows
-  float* scratch;    // attendScratchFloats floats, 64-byte aligned
-  bool prefetch;     // software prefetch of the next block pays on this machine
+  RowStates states;   // for this task's rows
+  float* scratch;     // attendScratchFloats floats, 64-byte aligned
+  Prefetch prefetch;  // of the next block
 };
 
 // What dot-product instructions multiply: pairs of bf16, or four bytes, unsigned by signed.
@@ -145,8 +148,6 @@ enum class DotKind : int32_t { bf16 = 0, int8 = 1 };
 
 struct OpTable {
   const char* isa;
-  // Registers hold a whole row's accumulators, so that a pass over a panel reads memory in order.
-  bool wholeRows;
   // Floats of scratch a task of `rows` rows needs.
   int64_t (*attendScratchFloats)(const AttendProblem&, int64_t rows);
   // Folds the task's keys into its states; `states` must hold an initial or earlier state (see initStates).

@@ -89,7 +89,7 @@ GQA_INLINE KeyBlock arenaBlock(const AttendContext& c, int64_t first) {
   const int64_t ordinal = first / c.blockTokens;
   const char* block = arena.block(c.task.kvHead, c.problem.table.slot(ordinal));
   const bool computes = c.task.rows * 2 > kMaxTileRows * elementBytes(layout.dtype);
-  const bool pays = c.task.prefetch || computes || c.integers;
+  const bool pays = c.task.prefetch != Prefetch::off || computes || c.integers;
   const bool more = pays && first + c.blockTokens < c.task.lastKey;
   const char* next = more ? arena.block(c.task.kvHead, c.problem.table.slot(ordinal + 1)) : nullptr;
   return {layout, block, block + layout.valueOffset(), next};

@@ -39,7 +39,7 @@ void floatProducts(const Segment& s, float* c) {
                   kPanelLanes,
                   Start::zero,
                   nullptr,
-                  {ahead, layout.rows() * rowBytes}},
+                  {ahead, layout.rows() * rowBytes, s.problem.prefetch == Prefetch::pages}},
                  tileTokens(m, s.last), s.vectors);
 }
 
@@ -62,7 +62,7 @@ void stripProducts(const Segment& s, float* products) {
                     kPanelLanes,
                     g > 0 ? Start::given : Start::zero,
                     nullptr,
-                    {nullptr, 0}},
+                    {nullptr, 0, false}},
                    tileTokens(m, s.last), s.vectors);
   }
 }
@@ -145,7 +145,7 @@ void linearVectors(const LinearProblem& p, int64_t part, int64_t first, int64_t 
   for (int64_t v = first; v < last;) {
     const int64_t panelEnd = v - v % kPanelVectors + layout.rowVectors(v), end = panelEnd < last ? panelEnd : last;
     for (int64_t m = firstToken; m < lastToken; m += kBlockTokens) {
-      const bool ahead = p.prefetch && m == firstToken && v % kPanelVectors == 0 && end < last;
+      const bool ahead = p.prefetch != Prefetch::off && m == firstToken && v % kPanelVectors == 0 && end < last;
       Segment s = {p,
                    w,
                    v,

@@ -8,7 +8,6 @@ namespace {
 
 // Rows of A that share the loads of B.
 constexpr int kMaxTileRows = 6;
-constexpr bool kWholeRows = kAccumulators >= kMaxTileRows * (kPanelLanes / kLanes);
 
 // How a panel's elements become lanes. kStep contraction steps share a row of 16 lanes.
 struct PanelF32 {
@@ -36,12 +35,13 @@ struct PanelBf16Pairs {
   static constexpr bool kPairsA = true;
 };
 
-// Memory to be prefetched while a panel is walked, as large as the panel and cut into substreams: what lets a core read
-// at the machine's limit is the number of pages in flight, not the distance (docs/numerics.md). Where several passes
-// walk the panel each fetches its share, so that memory works as evenly as arithmetic.
+// Memory to be prefetched while a panel is walked, as large as the panel: its lines in their order, or cut into
+// substreams, where what lets a core read at the machine's limit is the number of pages in flight (docs/numerics.md).
+// Where several passes walk the panel each fetches its share, so that memory works as evenly as arithmetic.
 struct Ahead {
   const char* base;  // null for none
   int64_t bytes;
+  bool pages;
   int64_t passes = 1, pass = 0;
 };
 
@@ -123,23 +123,24 @@ GQA_NOINLINE void panelTile(const PanelArgs& t, int64_t first) {
       row += t.rowBytes;
       ++l;
     }
-  // Successive lines of a pair of rows go to substreams of their own, each of which moves on by a line every two rows.
-  constexpr int kLineVectors = 64 / P::kVectorBytes;
-  const int64_t substream = substreamBytes(t);
-  const bool wholeLines = first % kLineVectors == 0;
-  const char* ahead = t.ahead.base && wholeLines ? t.ahead.base + first / kLineVectors * substream : nullptr;
-  const char* other = ahead + t.rowBytes / 64 * substream;
+  // Substreams: successive lines of a pair of rows go to one each, all of which move on by a line every two rows.
+  constexpr int kLineVectors = 64 / P::kVectorBytes, kLines = (V + kLineVectors - 1) / kLineVectors;
+  const int64_t substream = substreamBytes(t), column = first / kLineVectors;
+  const int64_t apart = t.ahead.pages ? substream : 64, later = t.ahead.pages ? 64 : 2 * kLines * 64;
+  const bool fetches = t.ahead.base && first % kLineVectors == 0;
+  const char* ahead = fetches ? t.ahead.base + column * substream * (t.ahead.pages ? 1 : 2) : nullptr;
+  const char* other = ahead ? ahead + (t.ahead.pages ? t.rowBytes / 64 * substream : kLines * 64) : nullptr;
   int64_t wait = t.ahead.pass;
   for (; l + P::kStep <= t.l1; l += P::kStep, row += t.rowBytes) {
     if (ahead) {
       if (wait == 0) {
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v += kLineVectors) prefetchLine(ahead + v / kLineVectors * substream);
+        for (int v = 0; v < V; v += kLineVectors) prefetchLine(ahead + v / kLineVectors * apart);
         wait = t.ahead.passes;
       }
       --wait;
       const char* next = other;
-      other = ahead + 64;
+      other = ahead + later;
       ahead = next;
     }
     if constexpr (P::kPairsA) {

@@ -22,7 +22,7 @@ GQA_INLINE void integerScores(const AttendContext& c, const KeyBlock& b, const S
   args.chunkBytes = k.chunkBytes(0);
   args.scales = k.scalesOffset(v, 0) - k.vectorOffset(v);
   args.minimums = k.rowVectors(0) * kLanes;
-  args.ahead = {tileRow == 0 ? b.next : nullptr, k.bytes(), c.task.prefetch};
+  args.ahead = {tileRow == 0 ? b.next : nullptr, k.bytes(), c.task.prefetch == Prefetch::pages};
   for (int64_t r = 0, n; r < t.rows; r += n) {
     n = subTile(t.rows - r);
     args.a = c.query + (tileRow + r) * c.queryStride;
@@ -51,7 +51,7 @@ GQA_INLINE void integerValues(const AttendContext& c, const KeyBlock& b, const S
     args.groupSteps = weights.groupSteps + v / 2 % kScaleGroups;
     args.rowBytes = values.rowBytes(v);
     args.ahead = {ahead ? ahead + values.panelOffset(v) : nullptr, values.columnBytes() * values.rowVectors(v),
-                  c.task.prefetch};
+                  c.task.prefetch == Prefetch::pages};
     args.b = b.v + values.vectorOffset(v) + (t.firstColumn >> bits) * args.rowBytes;
     for (int64_t r = 0, n; r < t.rows; r += n) {
       n = subTile(t.rows - r);

@@ -34,7 +34,7 @@ struct AttendPlan {
   int64_t runs;  // of keys, each `runKeys` long and a multiple of the block
   int64_t runKeys;
   int64_t width;  // valueDim padded to panels
-  bool prefetch;
+  Prefetch prefetch;
   float* states;  // [batch][kvHeads][tile][run], where runs > 1
   std::atomic<bool> outOfMemory{false};
 
@@ -72,7 +72,7 @@ void makePlan(AttendPlan& plan, const AttendProblem& problem) {
   plan.rows = p.queryTokens * (p.heads / p.kvHeads);
   plan.width = roundUp(p.valueDim, kLanes);
   const int64_t elements = plan.heads() * visibleAtMost(plan) * (p.headDim + p.valueDim);
-  plan.prefetch = prefetchPays(elements * elementBytes(p.arena.base ? p.arena.layout.dtype : p.kvType));
+  plan.prefetch = prefetchFor(elements * elementBytes(p.arena.base ? p.arena.layout.dtype : p.kvType));
 
   const int64_t heads = std::max<int64_t>(plan.heads(), 1);
   const int64_t even = roundUp((plan.rows * heads + kWantedTasks - 1) / kWantedTasks, 24);

@@ -121,7 +121,7 @@ Status linear(const LinearProblem& problem) {
   LinearProblem& p = job.problem;
   int64_t bytes = 0;
   for (int64_t i = 0; i < p.partCount; ++i) bytes += p.parts[i].weights.bytes();
-  p.prefetch = prefetchPays(bytes);
+  p.prefetch = prefetchFor(bytes);
   if (!placeForms(p, *job.ops)) return Status::outOfMemory;
   if (p.norm || p.forms.pairs || p.forms.bytes || p.forms.digits || p.forms.tiles)
     parallelFor(tasksOf(p.tokens, kTileTokens), prepareTask, &job, nullptr);

@@ -1,4 +1,4 @@
-// Whether software prefetch pays: a property of the machine and of the target, measured once, at the first call that
+// Which software prefetch pays: a property of the machine and of the target, measured once, at the first call that
 // reads enough to gain or lose by it (docs/numerics.md). Results do not depend on it.
 #include <algorithm>
 #include <cstdlib>
@@ -27,14 +27,13 @@ constexpr int64_t kLeastBytes = 1 << 20;
 
 // What is timed: decode over an arena of one f32 head that lies in memory, not in a cache.
 constexpr int64_t kHeads = 4, kHeadDim = 128, kTokens = 2048, kBlocks = kTokens / kMaxBlockTokens;
-// Passes with and without, in turns; the best of each counts.
+// Passes with each, in turns; the best counts.
 constexpr int kPasses = 5;
 // By how much the machine must differ from what its kind is known for: noise is less.
 constexpr double kClearly = 0.1;
 
-// Intel's server cores stay at half of the read limit without prefetch, and so does any core whose registers force
-// several strided passes over a panel; AMD's do better with the hardware's own alone where a pass reads in order.
-bool expected() { return cpuFeatures().intel || !opTable()->wholeRows; }
+// Intel's server cores reach half of the read limit without many pages in flight; others follow a stream of lines.
+Prefetch expected() { return cpuFeatures().intel ? Prefetch::pages : Prefetch::lines; }
 
 #if GQA_FLUSH
 GQA_FLUSH_CODE void flush(const char* base, int64_t bytes) {
@@ -48,7 +47,7 @@ bool canFlush() { return false; }
 #endif
 
 // Nanoseconds of one cold pass.
-int64_t pass(const AttendProblem& problem, float* memory, bool prefetch) {
+int64_t pass(const AttendProblem& problem, float* memory, Prefetch prefetch) {
   const OpTable* ops = opTable();
   const int64_t scratchFloats = roundUp(ops->attendScratchFloats(problem, kHeads), kLanes);
   float* out = memory + scratchFloats;
@@ -60,7 +59,7 @@ int64_t pass(const AttendProblem& problem, float* memory, bool prefetch) {
   return nanoseconds() - start;
 }
 
-bool measure() {
+Prefetch measure() {
   const float query[kHeads * kHeadDim] = {};
   int32_t ids[kBlocks];
   for (int64_t i = 0; i < kBlocks; ++i) ids[i] = static_cast<int32_t>(i);
@@ -82,22 +81,20 @@ bool measure() {
   const int64_t floats = roundUp(opTable()->attendScratchFloats(p, kHeads), kLanes) + kHeads * (kHeadDim + 2);
   p.arena.base = static_cast<char*>(allocatePages(arenaBytes));
   float* memory = static_cast<float*>(allocatePages(floats * 4));
-  bool pays = expected();
+  Prefetch best = expected();
   if (p.arena.base != nullptr && memory != nullptr) {
     // Written, not only reserved: untouched pages may all be one page of zeros.
     std::fill_n(reinterpret_cast<float*>(p.arena.base), arenaBytes / 4, 0.5f);
-    int64_t with = pass(p, memory, true), without = pass(p, memory, false);
-    for (int i = 1; i < kPasses; ++i) {
-      with = std::min(with, pass(p, memory, true));
-      without = std::min(without, pass(p, memory, false));
-    }
-    const double gain = static_cast<double>(without) / static_cast<double>(with) - 1;
-    if (gain > kClearly) pays = true;
-    if (gain < -kClearly) pays = false;
+    int64_t times[3];
+    std::fill_n(times, 3, std::numeric_limits<int64_t>::max());
+    for (int i = 0; i < kPasses * 3; ++i) times[i % 3] = std::min(times[i % 3], pass(p, memory, Prefetch(i % 3)));
+    const int64_t least = *std::min_element(times, times + 3);
+    if (static_cast<double>(times[static_cast<int>(best)]) > (1 + kClearly) * static_cast<double>(least))
+      best = Prefetch(std::min_element(times, times + 3) - times);
   }
   releasePages(p.arena.base, arenaBytes);
   releasePages(memory, floats * 4);
-  return pays;
+  return best;
 }
 
 // -1 where GQA_PREFETCH leaves it open.
@@ -108,12 +105,12 @@ int forced() {
 
 }  // namespace
 
-bool prefetchPays(int64_t bytes) {
+Prefetch prefetchFor(int64_t bytes) {
   static const int choice = forced();
-  if (choice >= 0) return choice == 1;
+  if (choice >= 0) return choice == 1 ? expected() : Prefetch::off;
   if (bytes < kLeastBytes || !canFlush() || std::strcmp(opTable()->isa, "scalar") == 0) return expected();
-  static const bool pays = measure();
-  return pays;
+  static const Prefetch best = measure();
+  return best;
 }
 
 }  // namespace gqa

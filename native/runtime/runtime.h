@@ -17,8 +17,8 @@ const OpTable* opTable();
 const char* dispatchReason();
 
 // ---- prefetch.cc
-// Whether software prefetch pays for a call that reads so many bytes of keys and values, or weights.
-bool prefetchPays(int64_t bytes);
+// What pays on this machine for a call that reads so many bytes of keys and values, or weights.
+Prefetch prefetchFor(int64_t bytes);
 
 // ---- attend.cc, merge.cc, linear.cc, elementwise.cc
 Status attend(const AttendProblem& problem, CancelFlag cancel);

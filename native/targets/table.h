@@ -48,7 +48,7 @@ using Tiles = ModelTiles;
 // clang-format off
 #define GQA_OP_TABLE(name)                                                                         \
   const OpTable name##Table = {                                                                    \
-      #name, kWholeRows, attendScratchFloats, attendTask, initStates, mergeStates, finishRows,     \
+      #name, attendScratchFloats, attendTask, initStates, mergeStates, finishRows,                 \
       storeTokens, packWeightVectors, unpackWeightRow, activationForm, prepareActivations,         \
       linearVectors, rmsNormRows, ropeTokens, swigluRow, addRow, convertRow, allBelowRow,          \
       probeReadBytes, probeMultiplyAdds, probeDotProducts};

@@ -40,10 +40,10 @@ void decode(float* out) {
 
 void chosen(const char* setting) {
   if (setting != nullptr) {
-    for (const int64_t bytes : {kSmall, kLarge}) CHECK(prefetchPays(bytes) == (*setting == '1'));
+    for (const int64_t bytes : {kSmall, kLarge}) CHECK((prefetchFor(bytes) != Prefetch::off) == (*setting == '1'));
   } else {
-    const bool first = prefetchPays(kLarge);
-    for (int i = 0; i < 100; ++i) CHECK(prefetchPays(kLarge) == first);
+    const Prefetch first = prefetchFor(kLarge);
+    for (int i = 0; i < 100; ++i) CHECK(prefetchFor(kLarge) == first);
   }
 }
 
