@@ -16,33 +16,27 @@ GQA_INLINE IVec digits(IVec word, int n) {
   return n == 0 ? lowNibbles(word) : highNibbles(word);
 }
 template <DType T>
-GQA_INLINE IVec dotKeys(IVec sum, IVec digits, IVec query) {
-  return T == DType::q8_0 ? dotPairs(sum, digits, query) : dotNibblesSigned(sum, digits, query);
+GQA_INLINE IVec dotKeys(IVec sum, IVec piece, IVec query) {
+  return T == DType::q8_0 ? dotPairs(sum, piece, query) : dotNibblesSigned(sum, piece, query);
 }
 template <DType T>
-GQA_INLINE IVec dotValues(IVec sum, IVec digits, IVec weights) {
-  return T == DType::q8_0 ? dotPairs(sum, digits, weights) : dotNibblesUnsigned(sum, digits, weights);
+GQA_INLINE IVec dotValues(IVec sum, IVec piece, IVec weights) {
+  return T == DType::q8_0 ? dotPairs(sum, piece, weights) : dotNibblesUnsigned(sum, piece, weights);
 }
 
-// A part of the next block, to be fetched while this one is multiplied.
-struct NextPart {
-  const char* base;  // null for nothing
-  int64_t bytes;
-  bool pages;  // many pages at once: where software prefetch pays for floats too, memory wants it (docs/numerics.md)
-};
-
-// Fetches it four lines a step, in their order or from four substreams, a step for each row of a product: lines that
-// are asked for in a burst wait for each other. Nothing to fetch is a line at hand, over and over: cheaper than a
-// branch.
+// Fetches a part of the next block, four lines a step, in their order or from four substreams, a step for each row of a
+// product: lines that are asked for in a burst wait for each other. Nothing to fetch is a line at hand, over and over:
+// cheaper than a branch.
 class Fetch {
  public:
-  GQA_INLINE Fetch(const NextPart& ahead, const char* idle) : line_(idle), apart_(0), stride_(0), end_(idle) {
+  GQA_INLINE Fetch(const Ahead& ahead, const char* idle) : line_(idle), apart_(0), stride_(0), end_(idle) {
     if (!ahead.base) return;
+    const bool pages = ahead.order == Prefetch::pages;
     const int64_t quarter = (ahead.bytes + 255) / 256 * 64;
     line_ = ahead.base;
-    apart_ = ahead.pages ? quarter : 64;
-    stride_ = ahead.pages ? 64 : 256;
-    end_ = line_ + (ahead.pages ? quarter : ahead.bytes);
+    apart_ = pages ? quarter : 64;
+    stride_ = pages ? 64 : 256;
+    end_ = line_ + (pages ? quarter : ahead.bytes);
   }
   GQA_INLINE void step() {
     for (int s = 0; s < 4; ++s) prefetchLine(line_ + s * apart_);
@@ -76,7 +70,7 @@ struct IntegerArgs {
   // Values: from a row of c to the next, rows of words.
   int64_t cStride, rows;
   const float *factors, *rowSteps, *groupSteps;
-  NextPart ahead;  // the same part of the next block
+  Ahead ahead;  // the same part of the next block
 };
 
 template <int R, int V>
@@ -155,7 +149,7 @@ GQA_NOINLINE void integerScoreTile(const IntegerArgs& t, int64_t first) {
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r) queries[r] = t.a + r * t.aStride;
   float* c = t.c + first * kLanes;
-  Fetch fetch(first == 0 ? t.ahead : NextPart(), chunk);
+  Fetch fetch(first == 0 ? t.ahead : Ahead(), chunk);
   for (int64_t g = 0; g < groups; ++g, chunk += t.chunkBytes) {
     IVec sums[R][V];
     scoreGroup<T, R, V>(sums, chunk, rowBytes, queries, fetch);
@@ -193,7 +187,7 @@ GQA_NOINLINE void integerValueTile(const IntegerArgs& t, int64_t first) {
   const char* row = t.b + first * 64;
   const float* a = t.a + first / 2 * weightGroup(T);
   const int64_t rows = t.rows, rowBytes = t.rowBytes;
-  Fetch fetch(first == 0 ? t.ahead : NextPart(), row);
+  Fetch fetch(first == 0 ? t.ahead : Ahead(), row);
   for (int64_t i = 0; i < rows; ++i, row += rowBytes, a += kPieces) {
     GQA_OPAQUE(a);
     fetch.step();

@@ -14,11 +14,10 @@ constexpr int64_t kScaleGroups = 16;
 
 // The step of a row and group is the row's step, of its largest weight, times the group's largest scale.
 struct IntegerWeights {
-  float rowSteps[2 * kLanes], rowInverses[2 * kLanes];
+  float rowSteps[kTileRows], rowInverses[kTileRows];
   float groupSteps[kScaleGroups], groupInverses[kScaleGroups];
-  char* numbers;  // [2][kTileRows][kScoreStride], from the tile's first column on
+  float* words;  // [2][weightGroup()], rows from the tile's first column on
 };
-static_assert(kTileRows <= 2 * kLanes, "a tile's rows fill two vectors");
 
 constexpr float kMost8 = 255.f, kMiddleDigit = 7.5f;
 // Smaller ones count as these: weights add nothing then that a float could show, and f16 has no smaller scales. Their
@@ -81,7 +80,7 @@ GQA_INLINE void groupSteps(const KeyBlock& b, const ScoreTile& t, int64_t v, Int
 struct WeightGroup {
   const uint16_t* scales;
   float step, inverse;
-  char* numbers;
+  float* words;
   float* minimums;  // of the tile's first row
   int64_t minimumStride;
   const float* factors;
@@ -89,7 +88,7 @@ struct WeightGroup {
 
 // N vectors of a row of weights over q8_0, times their scales, times `factor`.
 template <int N>
-GQA_INLINE void packRow(const float* p, const Vec (&scales)[N], Vec factor, char* to) {
+GQA_INLINE void packRow(const float* p, const Vec (&scales)[N], Vec factor, float* to) {
 #pragma GCC unroll 4
   for (int i = 0; i < N; ++i)
     storeI16(reinterpret_cast<int16_t*>(to) + i * kLanes, mul(mul(load(p + i * kLanes), scales[i]), factor));
@@ -98,7 +97,7 @@ GQA_INLINE void packRow(const float* p, const Vec (&scales)[N], Vec factor, char
 // The same over q4_1; returns what it adds to the row's minimums. middles[i] = m + kMiddleDigit d.
 template <int N>
 GQA_INLINE Vec packRow(const float* p, const Vec (&scales)[N], const Vec (&middles)[N], Vec factor, Vec step,
-                       char* to) {
+                       float* to) {
   Vec numbers[4], total = zero();
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
@@ -126,9 +125,9 @@ GQA_INLINE void packWeightGroup(const AttendContext& c, const KeyBlock& b, const
     if (T == DType::q4_1) middles[i] = fma(scales[i], splat(kMiddleDigit), loadF16(halves + b.layout.blockTokens));
   }
   const Vec inverse = splat(g.inverse), step = splat(g.step);
-  char* to = g.numbers;
+  float* to = g.words;
   float* lanes = g.minimums;
-  for (int64_t r = 0; r < t.rows; ++r, to += kScoreStride * weightBytes(T), lanes += g.minimumStride) {
+  for (int64_t r = 0; r < t.rows; ++r, to += weightStride(T), lanes += g.minimumStride) {
     const float* p = c.weights + r * kScoreStride + t.firstColumn;
     const Vec factor = mul(inverse, splat(w.rowInverses[r]));
     if (T == DType::q8_0) {
@@ -160,7 +159,7 @@ GQA_INLINE void packIntegerWeights(const AttendContext& c, const KeyBlock& b, co
     const WeightGroup g = {reinterpret_cast<const uint16_t*>(b.v + values.scalesOffset(2 * group)),
                            w.groupSteps[known],
                            w.groupInverses[known],
-                           w.numbers + side * kTileRows * kScoreStride * weightBytes(values.dtype),
+                           w.words + side * weightGroup(values.dtype),
                            groups > 0 ? c.minimums + (tileRow * groups + group) * kLanes : nullptr,
                            groups * kLanes,
                            factors};

@@ -39,7 +39,7 @@ void floatProducts(const Segment& s, float* c) {
                   kPanelLanes,
                   Start::zero,
                   nullptr,
-                  {ahead, layout.rows() * rowBytes, s.problem.prefetch == Prefetch::pages}},
+                  {ahead, layout.rows() * rowBytes, s.problem.prefetch}},
                  tileTokens(m, s.last), s.vectors);
 }
 
@@ -62,7 +62,7 @@ void stripProducts(const Segment& s, float* products) {
                     kPanelLanes,
                     g > 0 ? Start::given : Start::zero,
                     nullptr,
-                    {nullptr, 0, false}},
+                    {}},
                    tileTokens(m, s.last), s.vectors);
   }
 }

@@ -41,7 +41,7 @@ struct PanelBf16Pairs {
 struct Ahead {
   const char* base;  // null for none
   int64_t bytes;
-  bool pages;
+  Prefetch order;  // of its lines
   int64_t passes = 1, pass = 0;
 };
 
@@ -125,11 +125,12 @@ GQA_NOINLINE void panelTile(const PanelArgs& t, int64_t first) {
     }
   // Substreams: successive lines of a pair of rows go to one each, all of which move on by a line every two rows.
   constexpr int kLineVectors = 64 / P::kVectorBytes, kLines = (V + kLineVectors - 1) / kLineVectors;
+  const bool pages = t.ahead.order == Prefetch::pages;
   const int64_t substream = substreamBytes(t), column = first / kLineVectors;
-  const int64_t apart = t.ahead.pages ? substream : 64, later = t.ahead.pages ? 64 : 2 * kLines * 64;
+  const int64_t apart = pages ? substream : 64, later = pages ? 64 : 2 * kLines * 64;
   const bool fetches = t.ahead.base && first % kLineVectors == 0;
-  const char* ahead = fetches ? t.ahead.base + column * substream * (t.ahead.pages ? 1 : 2) : nullptr;
-  const char* other = ahead ? ahead + (t.ahead.pages ? t.rowBytes / 64 * substream : kLines * 64) : nullptr;
+  const char* ahead = fetches ? t.ahead.base + column * substream * (pages ? 1 : 2) : nullptr;
+  const char* other = ahead ? ahead + (pages ? t.rowBytes / 64 * substream : kLines * 64) : nullptr;
   int64_t wait = t.ahead.pass;
   for (; l + P::kStep <= t.l1; l += P::kStep, row += t.rowBytes) {
     if (ahead) {

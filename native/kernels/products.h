@@ -23,7 +23,7 @@ GQA_INLINE void scoreProduct(const AttendContext& c, const KeyBlock& b, const Sc
                     kScoreStride,
                     Start::zero,
                     nullptr,
-                    {tileRow == 0 ? b.next : nullptr, k.bytes(), c.task.prefetch == Prefetch::pages, subTiles(t.rows)},
+                    {tileRow == 0 ? b.next : nullptr, k.bytes(), c.task.prefetch, subTiles(t.rows)},
                     c.pairs};
   for (int64_t r = 0, n; r < t.rows; r += n) {
     n = subTile(t.rows - r);
@@ -59,7 +59,7 @@ GQA_INLINE void valueProduct(const AttendContext& c, const KeyBlock& b, const We
                    stride,
                    factors ? Start::scaled : Start::given,
                    factors ? factors + r : nullptr,
-                   {ahead, 0, c.task.prefetch == Prefetch::pages, subTiles(rows), subTiles(rows) - subTiles(rows - r)},
+                   {ahead, 0, c.task.prefetch, subTiles(rows), subTiles(rows) - subTiles(rows - r)},
                    w.pairs},
                   n, 0, v.vectors());
   }

@@ -22,7 +22,7 @@ GQA_INLINE void integerScores(const AttendContext& c, const KeyBlock& b, const S
   args.chunkBytes = k.chunkBytes(0);
   args.scales = k.scalesOffset(v, 0) - k.vectorOffset(v);
   args.minimums = k.rowVectors(0) * kLanes;
-  args.ahead = {tileRow == 0 ? b.next : nullptr, k.bytes(), c.task.prefetch == Prefetch::pages};
+  args.ahead = {tileRow == 0 ? b.next : nullptr, k.bytes(), c.task.prefetch};
   for (int64_t r = 0, n; r < t.rows; r += n) {
     n = subTile(t.rows - r);
     args.a = c.query + (tileRow + r) * c.queryStride;
@@ -39,7 +39,7 @@ GQA_INLINE void integerValues(const AttendContext& c, const KeyBlock& b, const S
   const int64_t vectors = roundUp(values.lanes, kLanes) / kLanes;
   const int bits = panelBits(values.dtype);
   IntegerWeights weights;
-  weights.numbers = reinterpret_cast<char*>(c.scores);
+  weights.words = c.scores;
   rowSteps(c, t, values.dtype == DType::q8_0 ? kMost16 : kMost8, weights);
   IntegerArgs args = {};
   args.rows = (t.lastColumn - t.firstColumn) >> bits;
@@ -51,11 +51,11 @@ GQA_INLINE void integerValues(const AttendContext& c, const KeyBlock& b, const S
     args.groupSteps = weights.groupSteps + v / 2 % kScaleGroups;
     args.rowBytes = values.rowBytes(v);
     args.ahead = {ahead ? ahead + values.panelOffset(v) : nullptr, values.columnBytes() * values.rowVectors(v),
-                  c.task.prefetch == Prefetch::pages};
+                  c.task.prefetch};
     args.b = b.v + values.vectorOffset(v) + (t.firstColumn >> bits) * args.rowBytes;
     for (int64_t r = 0, n; r < t.rows; r += n) {
       n = subTile(t.rows - r);
-      args.a = reinterpret_cast<const float*>(weights.numbers) + r * weightStride(values.dtype);
+      args.a = weights.words + r * weightStride(values.dtype);
       args.c = out + r * args.cStride + v * kLanes;
       args.factors = factors ? factors + r : nullptr;
       args.rowSteps = weights.rowSteps + r;

@@ -27,8 +27,8 @@ constexpr int64_t kLeastBytes = 1 << 20;
 
 // What is timed: decode over an arena of one f32 head that lies in memory, not in a cache.
 constexpr int64_t kHeads = 4, kHeadDim = 128, kTokens = 2048, kBlocks = kTokens / kMaxBlockTokens;
-// Passes with each, in turns; the best counts.
-constexpr int kPasses = 5;
+// Passes with each kind of prefetch, in turns; the best counts.
+constexpr int kKinds = 3, kPasses = 5;
 // By how much the machine must differ from what its kind is known for: noise is less.
 constexpr double kClearly = 0.1;
 
@@ -85,12 +85,15 @@ Prefetch measure() {
   if (p.arena.base != nullptr && memory != nullptr) {
     // Written, not only reserved: untouched pages may all be one page of zeros.
     std::fill_n(reinterpret_cast<float*>(p.arena.base), arenaBytes / 4, 0.5f);
-    int64_t times[3];
-    std::fill_n(times, 3, std::numeric_limits<int64_t>::max());
-    for (int i = 0; i < kPasses * 3; ++i) times[i % 3] = std::min(times[i % 3], pass(p, memory, Prefetch(i % 3)));
-    const int64_t least = *std::min_element(times, times + 3);
-    if (static_cast<double>(times[static_cast<int>(best)]) > (1 + kClearly) * static_cast<double>(least))
-      best = Prefetch(std::min_element(times, times + 3) - times);
+    int64_t times[kKinds];
+    std::fill_n(times, kKinds, std::numeric_limits<int64_t>::max());
+    for (int i = 0; i < kPasses * kKinds; ++i) {
+      int64_t& time = times[i % kKinds];
+      time = std::min(time, pass(p, memory, Prefetch(i % kKinds)));
+    }
+    const int64_t* fastest = std::min_element(times, times + kKinds);
+    const double slower = static_cast<double>(times[static_cast<int>(best)]) / static_cast<double>(*fastest) - 1;
+    if (slower > kClearly) best = Prefetch(fastest - times);
   }
   releasePages(p.arena.base, arenaBytes);
   releasePages(memory, floats * 4);
