@@ -22,6 +22,7 @@ export class AttentionCall {
   readonly bias: Broadcast<Float32Array> = { data: NO_DATA, batchStride: 0, headStride: 0 };
   readonly args: AttendArgs = {
     q: NO_DATA,
+    sinkQ: null,
     qDtype: 'f32',
     out: NO_DATA,
     outDtype: 'f32',

@@ -4,8 +4,11 @@
  * Arguments arrive checked (core/validate.ts): a backend trusts shapes, dtypes, lengths and finiteness of options.
  * Every array is row-major and starts at its first element; element type f16 and bf16 are Uint16Array bits.
  */
-import type { CacheDType, FloatData, FloatDType, WeightData, WeightDType } from '../core/dtype';
+import type { FloatData, FloatDType, WeightData, WeightDType } from '../core/dtype';
 import type { Precision } from '../core/precision';
+import type * as cache from './contract-cache';
+
+export * from './contract-cache';
 
 export interface BackendInfo {
   kind: 'native' | 'js';
@@ -17,60 +20,12 @@ export interface BackendInfo {
   reason: string;
 }
 
-/** Geometry of one layer's storage. A block holds `blockTokens` token slots for every KV head. */
-export interface ArenaLayout {
-  kvHeads: number;
-  headDim: number;
-  valueDim: number;
-  dtype: CacheDType;
-  /** A multiple of 16, at most 64. */
-  blockTokens: number;
-  blocks: number;
-}
-
-/** Opaque storage of one layer's blocks, zeroed at creation. Its inner order belongs to the backend. */
-export interface Arena {
-  readonly layout: ArenaLayout;
-  readonly bytes: number;
-  dispose(): void;
-}
-
-/**
- * Where a sequence's tokens lie. The block of ordinal o holds absolute positions [o * blockTokens, (o + 1) * blockTokens):
- * ids[o] for o < sinkBlocks, else ids[sinkBlocks + (o - sinkBlocks) % ringBlocks].
- */
-export interface BlockTable {
-  ids: Int32Array;
-  sinkBlocks: number;
-  ringBlocks: number;
-}
-
-/** Writes rows [from, from + count) of k and v at absolute positions position .. position + count - 1. */
-export interface StoreArgs {
-  arena: Arena;
-  table: BlockTable;
-  /** [tokens, kvHeads, headDim] and [tokens, kvHeads, valueDim], both of `dtype`. */
-  k: FloatData;
-  v: FloatData;
-  dtype: FloatDType;
-  from: number;
-  count: number;
-  position: number;
-}
-
 /** Keys and values as plain tensors: k [batch, keyTokens, kvHeads, headDim], v [batch, keyTokens, kvHeads, valueDim]. */
 export interface TensorSource {
   type: 'tensor';
   k: FloatData;
   v: FloatData;
   dtype: FloatDType;
-}
-
-/** Keys and values in a cache; batch is 1. Key j is absolute position j. Visible keys are all held (checked before). */
-export interface CacheSource {
-  type: 'cache';
-  arena: Arena;
-  table: BlockTable;
 }
 
 /** A tensor [B|1, Hq|1, Tq, keyTokens]; a stride of 0 broadcasts, strides count elements. */
@@ -90,6 +45,8 @@ export interface Broadcast<T> {
  */
 export interface AttendArgs {
   q: FloatData;
+  /** Queries for keys below sinkTokens where those are not q, of its shape and dtype; over a cache only. */
+  sinkQ: FloatData | null;
   qDtype: FloatDType;
   out: FloatData;
   outDtype: FloatDType;
@@ -102,7 +59,7 @@ export interface AttendArgs {
   kvHeads: number;
   headDim: number;
   valueDim: number;
-  kv: TensorSource | CacheSource;
+  kv: TensorSource | cache.CacheSource;
   causal: boolean;
   /** Keys a row sees, itself included; Infinity for no window. */
   window: number;
@@ -242,9 +199,15 @@ export type DotKind = 'bf16' | 'int8';
 
 export interface Backend {
   readonly info: BackendInfo;
-  createArena(layout: ArenaLayout): Arena;
-  store(args: StoreArgs): void;
+  createArena(layout: cache.ArenaLayout): cache.Arena;
+  store(args: cache.StoreArgs): void;
+  copyBlock(args: cache.CopyBlockArgs): void;
+  moveTokens(args: cache.MoveTokensArgs): void;
+  readBlock(args: cache.BlockBytesArgs): void;
+  /** The inverse of readBlock; `tokens` is the block's. Bytes are numbers of the dtypes, and may be any. */
+  writeBlock(args: cache.BlockBytesArgs): void;
   attend(args: AttendArgs): void;
+  attendStep(args: cache.AttendStepArgs): void;
   /** Same result as attend, off the event loop; resolves to false if it was cancelled (out is then undefined in value). */
   attendAsync(args: AttendArgs, cancel: CancelFlag): Promise<boolean>;
   merge(args: MergeArgs): void;

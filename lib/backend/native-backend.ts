@@ -58,7 +58,7 @@ export class NativeBackend implements contract.Backend {
 
   createArena(layout: contract.ArenaLayout): contract.Arena {
     const p = this.parameters;
-    p[ArenaSlot.dtype] = cacheDTypeCode(layout.dtype);
+    p[ArenaSlot.dtype] = cacheDTypeCode(layout.keyDtype);
     p[ArenaSlot.kvHeads] = layout.kvHeads;
     p[ArenaSlot.headDim] = layout.headDim;
     p[ArenaSlot.valueDim] = layout.valueDim;
@@ -80,6 +80,26 @@ export class NativeBackend implements contract.Backend {
     p[StoreSlot.ringBlocks] = table.ringBlocks;
     this.addon.store(args.k, args.v, table.ids, (args.arena as NativeArena).handle);
     this.check('store');
+  }
+
+  copyBlock(): void {
+    throw new GqaError('INTERNAL', 'to come');
+  }
+
+  moveTokens(): void {
+    throw new GqaError('INTERNAL', 'to come');
+  }
+
+  readBlock(): void {
+    throw new GqaError('INTERNAL', 'to come');
+  }
+
+  writeBlock(): void {
+    throw new GqaError('INTERNAL', 'to come');
+  }
+
+  attendStep(): void {
+    throw new GqaError('INTERNAL', 'to come');
   }
 
   attend(args: contract.AttendArgs): void {

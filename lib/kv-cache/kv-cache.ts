@@ -114,7 +114,9 @@ export class KvCache {
       const expected = `at most ${MAX_BLOCKS} blocks of ${blockTokens} tokens`;
       throw expectedError('OUT_OF_RANGE', 'options.capacity', expected, `${blocks} blocks`);
     }
-    return { kvHeads, headDim, valueDim, dtype, blockTokens, blocks };
+    const rotated = { rotateKeys: false, rotateValues: false };
+    const dtypes = { keyDtype: dtype, valueDtype: dtype };
+    return { kvHeads, headDim, valueDim, ...dtypes, ...rotated, blockTokens, blocks };
   }
 
   /** Bytes of storage held, all layers; 0 after dispose. */
@@ -198,7 +200,7 @@ function requireSlack(
 /** All layers' arenas, or none. */
 function createArenas(backend: Backend, layout: ArenaLayout, layers: number): Arena[] {
   const arenas: Arena[] = [];
-  const { kvHeads, headDim, valueDim, blocks, blockTokens, dtype } = layout;
+  const { kvHeads, headDim, valueDim, blocks, blockTokens, keyDtype: dtype } = layout;
   const rowBytes = cacheRowBytes(dtype, headDim) + cacheRowBytes(dtype, valueDim);
   const bytes = kvHeads * rowBytes * blocks * blockTokens;
   try {

@@ -19,7 +19,7 @@ export class KvLayer {
     arena: Arena,
   ) {
     const table = sequence.ring.table;
-    this.source = { type: 'cache', arena, table };
+    this.source = { type: 'cache', arena, table, tail: null };
     this.storeArgs = {
       arena,
       table,

@@ -35,7 +35,7 @@ export class JsArena implements Arena {
     readonly layout: ArenaLayout,
     maxChunkElements = MAX_CHUNK_ELEMENTS,
   ) {
-    const { kvHeads, blocks, blockTokens, headDim, valueDim, dtype } = layout;
+    const { kvHeads, blocks, blockTokens, headDim, valueDim, keyDtype: dtype } = layout;
     const quantised = blocksOf(dtype) !== null;
     this.keyStride = quantised ? cacheRowBytes(dtype, headDim) : headDim;
     this.valueStride = quantised ? cacheRowBytes(dtype, valueDim) : roundUpToLanes(valueDim);

@@ -9,12 +9,21 @@ import { gather, packWeights, store } from './pack';
 import { probeFma, probeRead } from './probe';
 import { merge } from './states';
 
+function toCome(): never {
+  throw new Error('to come');
+}
+
 /** @param reason why this backend is the one in use, for people. */
 export function createJsBackend(reason: string): Backend {
   return {
     info: { kind: 'js', isa: 'js', threads: 1, reason },
     createArena: (layout: ArenaLayout) => new JsArena(layout),
     store,
+    copyBlock: toCome,
+    moveTokens: toCome,
+    readBlock: toCome,
+    writeBlock: toCome,
+    attendStep: toCome,
     attend,
     attendAsync,
     merge,

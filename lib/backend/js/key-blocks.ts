@@ -62,7 +62,7 @@ class ArenaBlocks implements KeyBlocks {
     const { valueStride } = this.arena;
     const id = blockId(this.source.table, ordinal);
     const firstPanel = from - (from % LANES);
-    const blocks = blocksOf(this.arena.layout.dtype);
+    const blocks = blocksOf(this.arena.layout.keyDtype);
     if (blocks !== null) return this.dequantise(blocks, kvHead, id, from, to);
     this.arena.locateKeys(kvHead, id, this.place);
     this.show(this.keys, firstPanel * headDim, roundUpToLanes(to) * headDim);
@@ -96,7 +96,7 @@ class ArenaBlocks implements KeyBlocks {
 
   /** Elements [from, to) of the block at `place`: f32 where they lie, 16 bits widened into the workspace. */
   private show(panel: Panel, from: number, to: number): void {
-    const dtype = this.arena.layout.dtype as FloatDType;
+    const dtype = this.arena.layout.keyDtype as FloatDType;
     const { offset } = this.place;
     const data = this.place.data as FloatData;
     if (dtype === 'f32') {

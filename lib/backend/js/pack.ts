@@ -46,7 +46,7 @@ function put(
   offset: number,
   step: number,
 ): void {
-  const { dtype } = arena.layout;
+  const { keyDtype: dtype } = arena.layout;
   const blocks = blocksOf(dtype);
   if (blocks === null) {
     const floats = place.data as FloatData;

@@ -86,10 +86,10 @@ test('a ring of blocks gives what the unbounded tensors give, whatever was in th
       js.store({ ...keys, from: 0, count: half, position: 0 });
       js.store({ ...keys, from: half, count: p.keyTokens - half, position: half });
 
-      js.attend({ ...args, kv: { type: 'cache', arena, table } });
+      js.attend({ ...args, kv: { type: 'cache', arena, table, tail: null } });
       expectOracle(
         JSON.stringify({ p, shape }),
-        { ...args, kv: { type: 'cache', arena, table } },
+        { ...args, kv: { type: 'cache', arena, table, tail: null } },
         oracle,
       );
     }),
@@ -109,7 +109,7 @@ test('a chunk limit splits an arena without changing a result', () => {
   );
   const arena = new JsArena(whole.layout, 3 * 16 * p.headDim + 1);
   expect(arena.bytes).toBe(whole.bytes);
-  const kv = { type: 'cache' as const, arena, table };
+  const kv = { type: 'cache' as const, arena, table, tail: null };
   js.store({
     arena,
     table,
@@ -128,7 +128,9 @@ test.each([
   ['more than the machine has', { blocks: 2 ** 31, headDim: 128 }],
   ['one block beyond any typed array', { blocks: 1, headDim: 2 ** 47 }],
 ])('an arena of %s is a typed error', (_, size) => {
-  const layout = { kvHeads: 8, valueDim: 128, dtype: 'f32' as const, blockTokens: 64, ...size };
+  const dtypes = { keyDtype: 'f32' as const, valueDtype: 'f32' as const };
+  const rotated = { rotateKeys: false, rotateValues: false };
+  const layout = { kvHeads: 8, valueDim: 128, ...dtypes, ...rotated, blockTokens: 64, ...size };
   const error = expect.objectContaining({ code: 'OUT_OF_MEMORY' }) as Error;
   expect(() => js.createArena(layout)).toThrow(error);
 });

@@ -111,6 +111,7 @@ export function inputs(p: Problem): Inputs {
     heads,
     scale,
     q: toBits(q, dtype),
+    sinkQ: null,
     qDtype: dtype,
     out: toBits(new Array<number>(rows * p.valueDim).fill(NaN), outDtype),
     lse: new Float32Array(rows).fill(NaN),
@@ -143,7 +144,7 @@ export function expectOracle(
 }
 
 function arenaDtype(args: AttendArgs): FloatName {
-  return args.kv.type === 'tensor' ? args.kv.dtype : (args.kv.arena.layout.dtype as FloatName);
+  return args.kv.type === 'tensor' ? args.kv.dtype : (args.kv.arena.layout.keyDtype as FloatName);
 }
 
 function coarsest(dtypes: FloatName[]): FloatName {
@@ -167,7 +168,8 @@ export function cacheFor(
 ): { arena: Arena; table: BlockTable } {
   const blocks = c.sinkBlocks + c.ringBlocks + c.others;
   const { kvHeads, headDim, valueDim, dtype } = p;
-  const layout = { kvHeads, headDim, valueDim, dtype, blockTokens: c.blockTokens, blocks };
+  const dtypes = { keyDtype: dtype, valueDtype: dtype, rotateKeys: false, rotateValues: false };
+  const layout = { kvHeads, headDim, valueDim, ...dtypes, blockTokens: c.blockTokens, blocks };
   const ids = random.shuffle(Array.from({ length: blocks }, (_, id) => id));
   const table = {
     ids: Int32Array.from(ids.slice(0, c.sinkBlocks + c.ringBlocks)),
