@@ -6,7 +6,14 @@ export type { CacheDType, DType, FloatDType, TypedArrayOf } from './core/dtype';
 export { GqaError } from './core/errors';
 export type { GqaErrorCode, GqaErrorDetails } from './core/errors';
 export { Tensor } from './core/tensor';
-export { KvCache, KvLayer, KvSequence } from './kv-cache/kv-cache';
-export type { KvCacheOptions } from './kv-cache/kv-cache';
+export { KvCache, KvLayer, KvSequence, KvStep } from './kv-cache/kv-cache';
+export type {
+  KeyRotation,
+  KvCacheOptions,
+  LayerShape,
+  StepEntry,
+  StepFeatures,
+  StepOptions,
+} from './kv-cache/kv-cache';
 export * from './model';
 export * from './nn';

@@ -2,11 +2,14 @@
  * One call of attention, from what the caller gives to what a backend takes. Everything is checked in `fill`; nothing is
  * written before. Synchronous calls reuse one object, so that a decode call allocates nothing but its result.
  */
+import { getBackend } from '../backend';
 import type { AttendArgs, Broadcast, TensorSource } from '../backend/contract';
 import type { FloatDType } from '../core/dtype';
 import { Tensor } from '../core/tensor';
 import { checkFixedLength, checkRank, requireFloatTensor } from '../core/validate';
 import { KvLayer } from '../kv-cache/layer';
+import type { KeyRotation } from '../kv-cache/options';
+import { turnQueries } from '../kv-cache/positions';
 import { fillFeatures, fillOut, fillPlanes } from './features';
 import { OptionValues } from './options';
 import type { AttentionWithLse } from './options';
@@ -47,6 +50,9 @@ export class AttentionCall {
     dropout: null,
     precision: 'exact',
   };
+  /** Turned queries; grown when needed. */
+  private turned = NO_DATA;
+  private sinkTurned: Float32Array = NO_DATA;
   private out: Tensor<FloatDType> | null = null;
   private lse: Tensor<'f32'> | null = null;
 
@@ -72,6 +78,7 @@ export class AttentionCall {
       fillFeatures(this);
       fillPlanes(this);
       this.out = fillOut(this, q, null, null);
+      if (layer.storage.rope !== null) this.turnQueries(layer.storage.rope);
     } else {
       const k = requireFloatTensor(key, 'k');
       const v = requireFloatTensor(third, 'v');
@@ -81,6 +88,22 @@ export class AttentionCall {
       this.out = fillOut(this, q, k, v);
     }
     this.makeResult(q.dtype);
+  }
+
+  /** Over a cache that counts positions itself: q is replaced by copies, turned. */
+  private turnQueries(rope: KeyRotation): void {
+    const { args } = this;
+    const { queryTokens: tokens, heads, keyTokens, window, sinkTokens } = args;
+    const count = tokens * heads * args.headDim;
+    if (this.turned.length < count) this.turned = new Float32Array(count);
+    const { turned: q } = this;
+    getBackend().convert({ from: args.q, fromDtype: args.qDtype, to: q, toDtype: 'f32', count });
+    const positionOf = (row: number): number => row + keyTokens - tokens;
+    const queries = { rope, q, tokens, heads, window, sinkTokens, positionOf };
+    args.q = q;
+    args.qDtype = 'f32';
+    args.sinkQ = turnQueries(queries, this.sinkTurned);
+    if (args.sinkQ !== null) this.sinkTurned = args.sinkQ;
   }
 
   /** What the caller did not give: the output, and the LSE if asked for. */
@@ -121,6 +144,7 @@ export class AttentionCall {
     this.mask.data = NO_MASK;
     this.bias.data = NO_DATA;
     args.q = NO_DATA;
+    args.sinkQ = null;
     args.out = NO_DATA;
     args.lse = null;
     args.kv = tensors;

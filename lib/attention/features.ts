@@ -2,7 +2,7 @@
 import type { AttendArgs, Broadcast } from '../backend/contract';
 import type { FloatDType, TypedArrayOf } from '../core/dtype';
 import { expectedError } from '../core/errors';
-import { requirePrecision } from '../core/precision';
+import { fillScoreArgs } from '../core/score-options';
 import type { Tensor } from '../core/tensor';
 import * as check from '../core/validate';
 import type { AttentionCall } from './call';
@@ -12,24 +12,9 @@ const MAX_SEED = 2 ** 32 - 1;
 /** scale, softcap, dropout, precision and the per-head vectors. */
 export function fillFeatures(call: AttentionCall): void {
   const { args, options } = call;
-  const { scale, softcap, alibiSlopes, sinkLogits, probability } = options;
-  args.scale =
-    scale === undefined ? 1 / Math.sqrt(args.headDim) : check.requireFinite(scale, 'options.scale');
-  args.softcap = softcap === undefined ? 0 : requireSoftcap(softcap);
-  args.alibiSlopes =
-    alibiSlopes === undefined ? null : perHead(args, alibiSlopes, 'options.alibiSlopes');
-  args.sinkLogits =
-    sinkLogits === undefined ? null : perHead(args, sinkLogits, 'options.sinkLogits');
-  args.dropout = probability === undefined ? null : requireDropout(probability, options.seed);
-  args.precision = requirePrecision(options.precision ?? 'exact');
-}
-
-function requireSoftcap(value: unknown): number {
-  const softcap = check.requireFinite(value, 'options.softcap');
-  if (softcap < 0) {
-    throw expectedError('OUT_OF_RANGE', 'options.softcap', 'at least 0', String(softcap));
-  }
-  return softcap;
+  fillScoreArgs(args, options);
+  const { probability, seed } = options;
+  args.dropout = probability === undefined ? null : requireDropout(probability, seed);
 }
 
 function requireDropout(probability: unknown, seed: unknown): AttendArgs['dropout'] {
@@ -40,12 +25,6 @@ function requireDropout(probability: unknown, seed: unknown): AttendArgs['dropou
   }
   const checkedSeed = check.requireInteger(seed, 'options.dropout.seed', 0, MAX_SEED);
   return p === 0 ? null : { probability: p, seed: checkedSeed };
-}
-
-function perHead(args: AttendArgs, value: unknown, argument: string): Float32Array {
-  const tensor = check.requireTensorOf(value, 'f32', argument);
-  check.checkVector(tensor, args.heads, argument, '[heads]');
-  return tensor.storage.data;
 }
 
 /** mask and bias, [B|1, Hq|1, Tq, Tk] each. */

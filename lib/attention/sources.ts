@@ -82,24 +82,23 @@ export function fillFromLayer(call: AttentionCall, q: Tensor<FloatDType>, layer:
   const { args, options } = call;
   const { sequence } = layer;
   sequence.checkUsable('layer');
-  const { cache } = sequence;
-  args.kvHeads = cache.kvHeads;
-  args.valueDim = cache.valueDim;
+  args.kvHeads = layer.kvHeads;
+  args.valueDim = layer.valueDim;
   args.keyTokens = layer.length;
-  if (args.batch !== 1 || args.headDim !== cache.headDim) {
-    throw shapeError('q', [1, 'tokens', 'heads', cache.headDim], q);
+  if (args.batch !== 1 || args.headDim !== layer.headDim) {
+    throw shapeError('q', [1, 'tokens', 'heads', layer.headDim], q);
   }
   if (args.heads === 0) throw emptyHeadsError(q, 'q');
   checkGroups(args);
   const { causal, window, sinkTokens } = options;
   args.causal = causal === undefined ? true : requireBoolean(causal, 'options.causal');
-  args.window = window === undefined ? cache.window : narrowedWindow(window, cache.window);
+  args.window = window === undefined ? layer.window : narrowedWindow(window, layer.window);
   args.sinkTokens =
     sinkTokens === undefined
-      ? cache.sinkTokens
-      : narrowedSinks(sinkTokens, cache.window === Infinity ? Infinity : cache.sinkTokens);
-  args.kv = layer.source;
-  checkHeld(args, layer.start, cache.sinkTokens);
+      ? layer.sinkTokens
+      : narrowedSinks(sinkTokens, layer.window === Infinity ? Infinity : layer.sinkTokens);
+  args.kv = layer.prepare();
+  checkHeld(args, layer.start, layer.sinkTokens);
 }
 
 export function narrowedWindow(value: unknown, largest: number): number {

@@ -1,129 +1,157 @@
 /**
- * A preallocated KV cache: one arena of token blocks per layer, shared by a fixed number of sequences. With a window each
- * sequence is a ring over its blocks; nothing is moved, copied or allocated after construction.
+ * A preallocated KV cache: an arena of token blocks per layer, shared by a fixed number of sequences. With a window each
+ * sequence is a ring over its blocks; nothing is moved or allocated after construction, and copied only where sequences
+ * that share a block part.
  */
 import { getBackend } from '../backend';
-import type { Arena, ArenaLayout, Backend } from '../backend/contract';
-import { CACHE_DTYPES, cacheRowBytes, isCacheDType } from '../core/dtype';
+import type { Backend } from '../backend/contract';
 import type { CacheDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import { DISPOSED, IDLE } from '../core/storage';
 import { disposeSymbol } from '../core/tensor';
-import { allocate, checkedProduct, describe, requireInteger } from '../core/validate';
-import { MAX_HEAD_DIM, requireOptions, requireWindow, stateError } from '../core/validate';
-import { BlockPool } from './block-pool';
-import { planRing } from './ring';
-import type { RingGeometry } from './ring';
+import { allocate, checkedProduct, stateError } from '../core/validate';
+import { blockTokensFor, planRing } from './geometry';
+import { LayerGroup } from './layer-group';
+import type { LayerStorage } from './layer-group';
+import { planCache } from './options';
+import type { CachePlan, KvCacheOptions } from './options';
+import { Prefixes } from './prefixes';
 import { KvSequence } from './sequence';
+import { blockBytes } from './sizes';
+import { planStep } from './step-plan';
+import { KvStep } from './step';
+import type { StepEntry, StepOptions } from './step';
 
 export { KvLayer } from './layer';
+export type { KeyRotation, KvCacheOptions, LayerShape } from './options';
 export { KvSequence } from './sequence';
-
-export interface KvCacheOptions {
-  layers: number;
-  kvHeads: number;
-  headDim: number;
-  /** Tokens per sequence. */
-  capacity: number;
-  /**
-   * How keys and values are stored; default 'f32'. 'q8' and 'q4' round each token's row in groups of 32 dims to 8.5 and
-   * 5 bits a value (docs/numerics.md).
-   */
-  dtype?: CacheDType;
-  /** Size of a value's head where it differs from headDim. */
-  valueDim?: number;
-  /** Keys that a query sees, itself included; without it a sequence ends at `capacity`. */
-  window?: number;
-  /** First positions that stay visible whatever the window; default 0. */
-  sinkTokens?: number;
-  /** Tokens that can still be rolled back once the window moves; default capacity - sinkTokens - window. */
-  slack?: number;
-  /** Sequences that can live at once; default 1. */
-  sequences?: number;
-}
-
-/** Block ids are 32 bits, in native/ops.h too. */
-const MAX_BLOCKS = 2 ** 31 - 1;
-/** Far beyond any model; each layer costs a few objects however small its storage. */
-const MAX_LAYERS = 2 ** 16;
+export { KvStep } from './step';
+export type { StepEntry, StepFeatures, StepOptions } from './step';
 
 export class KvCache {
   readonly layers: number;
-  readonly kvHeads: number;
-  readonly headDim: number;
-  readonly valueDim: number;
-  readonly capacity: number;
-  readonly dtype: CacheDType;
-  /** Infinity for none. */
-  readonly window: number;
-  readonly sinkTokens: number;
-  /** Without a window any rollback is possible, and slack is the capacity. */
-  readonly slack: number;
+  readonly keyDtype: CacheDType;
+  readonly valueDtype: CacheDType;
+  /** Whether keys and values are stored turned by a Hadamard rotation. */
+  readonly rotateKeys: boolean;
+  readonly rotateValues: boolean;
   readonly sequences: number;
+  /** Which model keys and values come from, as the caller said. */
+  readonly model: string;
 
   /** @internal DISPOSED, IDLE, or the number of async calls that read it. */
   state = IDLE;
   /** @internal */
   readonly backend: Backend;
+  /** @internal Layers that share geometry, in the order of their first layers. */
+  readonly groups: readonly LayerGroup[];
   /** @internal One per layer. */
-  readonly arenas: Arena[];
+  readonly storage: readonly LayerStorage[];
   /** @internal */
-  readonly geometry: RingGeometry;
-  /** @internal */
-  readonly pool: BlockPool;
+  readonly prefixes: Prefixes;
   private readonly live = new Set<KvSequence>();
 
   /**
    * Allocates the whole cache, zeroed.
    *
-   * @throws GqaError INVALID_ARGUMENT, INVALID_DTYPE, NON_FINITE, OUT_OF_RANGE (a number outside its range, capacity
-   *   below sinkTokens + window + slack, a size beyond what can be addressed), OUT_OF_MEMORY.
+   * @throws GqaError INVALID_ARGUMENT, INVALID_DTYPE, INVALID_SHAPE (a rope of another head dim), NON_FINITE, OUT_OF_RANGE
+   *   (a number outside its range, capacity below sinkTokens + window + slack, a size beyond what can be addressed),
+   *   OUT_OF_MEMORY.
    */
   constructor(options: KvCacheOptions) {
-    requireOptions(options, 'options');
-    this.layers = requireInteger(options.layers, 'options.layers', 1, MAX_LAYERS);
-    this.kvHeads = requireInteger(options.kvHeads, 'options.kvHeads', 1);
-    this.headDim = requireInteger(options.headDim, 'options.headDim', 1, MAX_HEAD_DIM);
-    this.valueDim = requireInteger(
-      options.valueDim ?? this.headDim,
-      'options.valueDim',
-      1,
-      MAX_HEAD_DIM,
-    );
-    this.capacity = requireInteger(options.capacity, 'options.capacity', 1);
-    this.dtype = requireCacheDType(options.dtype ?? 'f32');
-    this.window = requireWindow(options.window ?? Infinity, 'options.window');
-    this.sinkTokens = requireInteger(options.sinkTokens ?? 0, 'options.sinkTokens', 0);
-    this.sequences = requireInteger(options.sequences ?? 1, 'options.sequences', 1);
-    this.slack = requireSlack(options.slack, this.capacity, this.window, this.sinkTokens);
-    this.geometry = planRing(this.layers, this.capacity, this.window, this.sinkTokens, this.slack);
-    const layout = this.planArena();
+    const plan = planCache(options);
+    this.layers = plan.layers.length;
+    this.keyDtype = plan.keyDtype;
+    this.valueDtype = plan.valueDtype;
+    this.rotateKeys = plan.rotateKeys;
+    this.rotateValues = plan.rotateValues;
+    this.sequences = plan.sequences;
+    this.model = plan.model;
     this.backend = getBackend();
-    this.pool = new BlockPool(layout.blocks);
-    this.arenas = createArenas(this.backend, layout, this.layers);
+    const { groups, storage, blockTokens, prefixBlocks } = createStorage(plan, this.backend);
+    this.groups = groups;
+    this.storage = storage;
+    this.prefixes = new Prefixes(this, blockTokens, prefixBlocks);
   }
 
-  /** Sizes every layer's arena, and checks that each of them and their sum can be addressed. */
-  private planArena(): ArenaLayout {
-    const { blockTokens, sinkBlocks, ringBlocks } = this.geometry;
-    const blocks = this.sequences * (sinkBlocks + ringBlocks);
-    const { kvHeads, headDim, valueDim, dtype } = this;
-    const bytes = cacheRowBytes(dtype, headDim) + cacheRowBytes(dtype, valueDim);
-    checkedProduct([this.layers, kvHeads, blocks, blockTokens, bytes], 'options.capacity');
-    if (blocks > MAX_BLOCKS) {
-      const expected = `at most ${MAX_BLOCKS} blocks of ${blockTokens} tokens`;
-      throw expectedError('OUT_OF_RANGE', 'options.capacity', expected, `${blocks} blocks`);
-    }
-    const rotated = { rotateKeys: false, rotateValues: false };
-    const dtypes = { keyDtype: dtype, valueDtype: dtype };
-    return { kvHeads, headDim, valueDim, ...dtypes, ...rotated, blockTokens, blocks };
+  /** Who turns keys and queries by RoPE: the caller, or the cache by positions of its own. */
+  get positions(): 'absolute' | 'cache' {
+    return this.storage[0].rope === null ? 'absolute' : 'cache';
+  }
+
+  /** Shape of the first layer, and of all where they are alike. */
+  get kvHeads(): number {
+    return this.storage[0].kvHeads;
+  }
+
+  get headDim(): number {
+    return this.storage[0].headDim;
+  }
+
+  get valueDim(): number {
+    return this.storage[0].valueDim;
+  }
+
+  /** Tokens per sequence, of the first layer. */
+  get capacity(): number {
+    return this.groups[0].geometry.capacity;
+  }
+
+  /** Infinity for none; of the first layer. */
+  get window(): number {
+    return this.groups[0].geometry.window;
+  }
+
+  get sinkTokens(): number {
+    return this.groups[0].geometry.sinkTokens;
+  }
+
+  /** Tokens that can be rolled back; without a window any rollback is possible, and slack is the capacity. */
+  get slack(): number {
+    return this.groups[0].geometry.slack;
   }
 
   /** Bytes of storage held, all layers; 0 after dispose. */
   get bytes(): number {
     let bytes = 0;
-    for (const arena of this.arenas) bytes += arena.bytes;
+    for (const { arena, tailArena } of this.storage) bytes += arena.bytes + (tailArena?.bytes ?? 0);
     return this.state === DISPOSED ? 0 : bytes;
+  }
+
+  /** Bytes that a token's keys and values take in all layers, scales included, tails and padding not. */
+  get bytesPerToken(): number {
+    let bytes = 0;
+    for (const { arena } of this.storage)
+      bytes += blockBytes(arena.layout) / arena.layout.blockTokens;
+    return bytes;
+  }
+
+  /** Bytes of the blocks that sequences and shared prefixes hold, a block that several hold counted once. */
+  get usedBytes(): number {
+    return this.state === DISPOSED ? 0 : this.blockBytes(({ used }) => used);
+  }
+
+  /** The most that usedBytes ever was. */
+  get highWaterBytes(): number {
+    return this.blockBytes(({ highWater }) => highWater);
+  }
+
+  /** Tokens of shared prefixes that lookup() can find. */
+  get sharedTokens(): number {
+    return this.prefixes.tokens;
+  }
+
+  private blockBytes(count: (pool: { used: number; highWater: number }) => number): number {
+    let bytes = 0;
+    for (const { pool, tailPool, members } of this.groups) {
+      for (const { arena, tailArena } of members) {
+        bytes += (arena.bytes / pool.blocks) * count(pool);
+        if (tailArena !== null && tailPool !== null) {
+          bytes += (tailArena.bytes / tailPool.blocks) * count(tailPool);
+        }
+      }
+    }
+    return bytes;
   }
 
   /** A new, empty sequence. @throws GqaError CAPACITY_EXCEEDED (all are in use), OUT_OF_MEMORY, DISPOSED, BUSY. */
@@ -133,19 +161,49 @@ export class KvCache {
       const expected = `at most ${this.sequences} live sequences`;
       throw expectedError('CAPACITY_EXCEEDED', 'cache', expected, 'one more');
     }
-    const slots = this.geometry.sinkBlocks + this.geometry.ringBlocks;
+    const slots = this.groups.reduce((sum, { geometry }) => sum + geometry.ringBlocks, 0);
     const sequence = allocate(() => new KvSequence(this), slots * 4, 'cache');
     this.live.add(sequence);
     return sequence;
   }
 
-  /** Frees the storage and disposes every sequence; a second call does nothing. @throws GqaError BUSY. */
+  /**
+   * A new sequence that begins with the longest prefix of these token ids that some sequence has shared, in whole blocks
+   * of 64: its `length` says how many of them it has, and may be 0.
+   *
+   * @throws GqaError INVALID_ARGUMENT, CAPACITY_EXCEEDED (all sequences are in use), OUT_OF_MEMORY, DISPOSED, BUSY.
+   */
+  lookup(tokens: ArrayLike<number>): KvSequence {
+    this.checkUsable();
+    const found = this.prefixes.find(tokens);
+    const sequence = this.sequence();
+    const { blockTokens } = this.groups[0].geometry;
+    found.forEach((ids, ordinal) => {
+      ids.forEach((id, group) => sequence.rings[group].main.adopt(ordinal, id));
+    });
+    sequence.begin(found.length * blockTokens);
+    return sequence;
+  }
+
+  /**
+   * Plans the next tokens of several sequences, which then go through the layers together.
+   *
+   * @throws GqaError INVALID_ARGUMENT (no entries, a sequence of another cache or given twice, a tree that is none),
+   *   OUT_OF_RANGE (no tokens, or more than a row could be attended with), CAPACITY_EXCEEDED, LAYERS_UNEVEN, DISPOSED, BUSY.
+   */
+  step(entries: readonly StepEntry[], options: StepOptions = {}): KvStep {
+    this.checkUsable();
+    return new KvStep(this, planStep(this, entries, options));
+  }
+
+  /** Frees the storage at once and disposes every sequence; a second call does nothing. @throws GqaError BUSY. */
   dispose(): void {
     if (this.state === DISPOSED) return;
     this.checkUsable();
     for (const sequence of [...this.live]) sequence.dispose();
+    this.prefixes.clear();
     this.state = DISPOSED;
-    for (const arena of this.arenas) arena.dispose();
+    for (const group of this.groups) group.dispose();
   }
 
   [disposeSymbol](): void {
@@ -155,6 +213,11 @@ export class KvCache {
   /** @internal A sequence has been disposed. */
   forget(sequence: KvSequence): void {
     this.live.delete(sequence);
+  }
+
+  /** @internal For tests. */
+  get liveSequences(): ReadonlySet<KvSequence> {
+    return this.live;
   }
 
   /** @internal An async call begins to read the cache; it calls release() when it has settled. */
@@ -167,49 +230,41 @@ export class KvCache {
     this.state--;
   }
 
-  private checkUsable(): void {
+  /** @internal @throws GqaError DISPOSED, BUSY */
+  checkUsable(): void {
     if (this.state !== IDLE) throw stateError(this.state, 'cache', 'cache');
   }
 }
 
-function requireCacheDType(dtype: unknown): CacheDType {
-  if (isCacheDType(dtype)) return dtype;
-  const expected = `one of ${CACHE_DTYPES.join(', ')}`;
-  throw expectedError('INVALID_DTYPE', 'options.dtype', expected, describe(dtype));
-}
-
-function requireSlack(
-  slack: unknown,
-  capacity: number,
-  window: number,
-  sinkTokens: number,
-): number {
-  if (window === Infinity) {
-    if (slack !== undefined) requireInteger(slack, 'options.slack', 0);
-    return capacity;
-  }
-  const most = capacity - sinkTokens - window;
-  const given = slack === undefined ? Math.max(0, most) : requireInteger(slack, 'options.slack', 0);
-  if (given > most) {
-    const expected = `at least sinkTokens + window + slack = ${sinkTokens + window + given}`;
-    throw expectedError('OUT_OF_RANGE', 'options.capacity', expected, String(capacity));
-  }
-  return given;
+interface Storage {
+  groups: LayerGroup[];
+  storage: LayerStorage[];
+  blockTokens: number;
+  prefixBlocks: number;
 }
 
 /** All layers' arenas, or none. */
-function createArenas(backend: Backend, layout: ArenaLayout, layers: number): Arena[] {
-  const arenas: Arena[] = [];
-  const { kvHeads, headDim, valueDim, blocks, blockTokens, keyDtype: dtype } = layout;
-  const rowBytes = cacheRowBytes(dtype, headDim) + cacheRowBytes(dtype, valueDim);
-  const bytes = kvHeads * rowBytes * blocks * blockTokens;
+function createStorage(plan: CachePlan, backend: Backend): Storage {
+  const capacity = Math.max(...plan.layers.map(({ ring }) => ring.capacity));
+  const blockTokens = blockTokensFor(capacity, plan.layers[0].ring.quantised);
+  const prefixBlocks = Math.ceil(plan.prefixTokens / blockTokens);
+  const byShape = new Map<string, LayerGroup>();
+  const storage: LayerStorage[] = [];
+  checkedProduct([plan.layers.length, plan.sequences, capacity, 4], 'options.capacity');
   try {
-    for (let i = 0; i < layers; i++) {
-      arenas.push(allocate(() => backend.createArena(layout), bytes, 'options.capacity'));
+    for (const layer of plan.layers) {
+      const geometry = planRing(layer.ring, blockTokens);
+      const shape = JSON.stringify(geometry);
+      let group = byShape.get(shape);
+      if (group === undefined) {
+        group = new LayerGroup(geometry, plan.sequences, prefixBlocks, backend);
+        byShape.set(shape, group);
+      }
+      storage.push(group.addLayer(layer, plan));
     }
   } catch (error) {
-    for (const arena of arenas) arena.dispose();
+    for (const group of byShape.values()) group.dispose();
     throw error;
   }
-  return arenas;
+  return { groups: [...byShape.values()], storage, blockTokens, prefixBlocks };
 }

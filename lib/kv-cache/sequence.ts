@@ -1,53 +1,77 @@
 /**
  * One conversation in a cache: k [tokens, kvHeads, headDim] and v [tokens, kvHeads, valueDim] per layer and step, in f32,
- * f16 or bf16, stored in the cache's dtype. Positions are absolute, from 0.
+ * f16 or bf16, stored in the cache's dtypes. Positions are absolute, from 0.
  */
-import { blocksOf, QUANTISED_LIMIT } from '../core/dtype';
 import type { FloatDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import { DISPOSED, IDLE } from '../core/storage';
 import { disposeSymbol } from '../core/tensor';
 import type { Tensor } from '../core/tensor';
-import { describe, requireFloatTensor, requireInteger } from '../core/validate';
-import { shapeError, stateError } from '../core/validate';
+import { requireInteger, stateError } from '../core/validate';
+import { AppendRows } from './append';
+import { longestChunk } from './geometry';
 import type { KvCache } from './kv-cache';
 import { KvLayer } from './layer';
-import { TokenRing, UNASSIGNED } from './ring';
-
-/** Rows [from, from + count) of an append. */
-interface Run {
-  from: number;
-  count: number;
-}
+import type { BlockRing } from './ring';
+import { TokenCount } from './token-count';
 
 export class KvSequence {
   /** @internal DISPOSED or IDLE; what is busy is the cache. */
   state = IDLE;
   /** @internal */
-  readonly ring: TokenRing;
-  private readonly layers: KvLayer[] = [];
-  /** Of the append in progress: new sinks, then newest tokens. Reused, so that a decode step allocates nothing. */
-  private readonly runs: readonly [Run, Run] = [
-    { from: 0, count: 0 },
-    { from: 0, count: 0 },
-  ];
+  readonly count: TokenCount;
+  /** @internal One per layer group. */
+  readonly rings: readonly BlockRing[];
+  /** @internal */
+  readonly layers: readonly KvLayer[];
+  /** @internal How often it was cut. */
+  cuts = 0;
+  /** @internal Told from which position on tokens are gone, or others. */
+  readonly cutListeners = new Set<(length: number) => void>();
+  /** Of the append in progress; reused, so that a decode step allocates nothing. */
+  private readonly rows = new AppendRows();
 
   /** @internal Use `cache.sequence()`. */
   constructor(readonly cache: KvCache) {
-    this.ring = new TokenRing(cache.geometry);
-    for (let i = 0; i < cache.layers; i++) {
-      this.layers.push(new KvLayer(this, i, cache.arenas[i]));
-    }
+    this.count = new TokenCount(cache.layers);
+    this.rings = cache.groups.map((group) => group.newRing());
+    this.layers = cache.storage.map((storage, i) => {
+      const ring = this.rings[cache.groups.indexOf(storage.group)];
+      return new KvLayer(this, i, storage, ring);
+    });
   }
 
   /** Tokens that every layer has appended, and so the next position. */
   get length(): number {
-    return this.ring.length;
+    return this.count.length;
   }
 
-  /** Oldest position of the recent run still held; 0 until something was evicted. */
+  /** Oldest position that every layer still holds beside its sinks; 0 until something was evicted. */
   get start(): number {
-    return this.ring.start;
+    let start = 0;
+    for (const ring of this.rings) start = Math.max(start, ring.start);
+    return start;
+  }
+
+  /**
+   * Tokens of the longest chunk that can be appended and then attended over, every row finding the keys that it sees; 0
+   * where a layer without a window is full.
+   */
+  get longestChunk(): number {
+    let longest = Infinity;
+    for (const { geometry } of this.rings) {
+      longest = Math.min(longest, longestChunk(geometry, this.length));
+    }
+    return longest;
+  }
+
+  /** Tokens that can still be appended: Infinity where every layer has a window. */
+  get room(): number {
+    let room = Infinity;
+    for (const { geometry } of this.rings) {
+      if (geometry.window === Infinity) room = Math.min(room, geometry.capacity - this.length);
+    }
+    return room;
   }
 
   /**
@@ -64,7 +88,8 @@ export class KvSequence {
    * Appends the tokens of a step to one layer. In a step each layer appends the same number of tokens once, in any order;
    * `length` grows with the last. Any number of tokens is legal in a windowed cache: the sinks and the newest stay.
    *
-   * @param k [tokens, kvHeads, headDim], or [1, tokens, kvHeads, headDim]
+   * @param k [tokens, kvHeads, headDim], or [1, tokens, kvHeads, headDim]; not turned by RoPE where positions are the
+   *   cache's
    * @param v [tokens, kvHeads, valueDim], or [1, tokens, kvHeads, valueDim], of k's dtype
    * @throws GqaError LAYERS_UNEVEN, CAPACITY_EXCEEDED (no window and no room), INVALID_RANK, INVALID_SHAPE,
    *   INVALID_DTYPE, INVALID_ARGUMENT, NON_FINITE (a quantised cache), OUT_OF_RANGE, BUFFER_DETACHED, BUFFER_TOO_SMALL, DISPOSED, BUSY.
@@ -73,101 +98,121 @@ export class KvSequence {
   append(layer: number, k: Tensor<FloatDType>, v: Tensor<FloatDType>): void {
     this.checkUsable('sequence');
     const view = this.layers[this.checkLayer(layer)];
-    const { kvHeads, headDim, valueDim } = this.cache;
-    const keys = requireFloatTensor(k, 'k');
-    const values = requireFloatTensor(v, 'v');
-    const tokens = rowsOf(keys, kvHeads, headDim, 'k', 'headDim');
-    if (rowsOf(values, kvHeads, valueDim, 'v', 'valueDim') !== tokens) {
-      throw shapeError('v', [tokens, kvHeads, valueDim], values);
-    }
-    if (keys.dtype !== values.dtype) {
-      throw expectedError('INVALID_DTYPE', 'v', `k's dtype ${keys.dtype}`, values.dtype);
-    }
-    this.ring.checkAppend(layer, tokens);
-    const runs = this.heldRuns(view.length, tokens);
-    this.checkStorable(keys, tokens, runs, 'k');
-    this.checkStorable(values, tokens, runs, 'v');
-    for (const { from, count } of runs) {
-      if (count > 0) this.writeRun(view, keys, values, from, count, view.length + from);
-    }
-    this.ring.commitAppend(layer, tokens);
-  }
-
-  /** Rows of an append that will be held: the new sinks, and of the others those that the window has not already passed. */
-  private heldRuns(position: number, tokens: number): readonly Run[] {
-    const [sinks, newest] = this.runs;
-    const end = position + tokens;
-    const start = this.ring.startAt(end);
-    const sinkEnd = start > position ? Math.min(end, this.cache.sinkTokens) : position;
-    sinks.count = Math.max(0, sinkEnd - position);
-    newest.from = Math.max(0, start - position);
-    newest.count = tokens - newest.from;
-    return this.runs;
-  }
-
-  /** A quantised cache takes numbers only: one NaN or Infinity would make its whole group meaningless. */
-  private checkStorable(
-    tensor: Tensor<FloatDType>,
-    tokens: number,
-    runs: readonly Run[],
-    argument: string,
-  ): void {
-    const { dtype, backend } = this.cache;
-    if (blocksOf(dtype) === null) return;
-    const { data } = tensor.storage;
-    for (const { from, count } of runs) {
-      if (count <= 0) continue;
-      const width = tensor.shape.at(-1)! * tensor.shape.at(-2)!;
-      const rows = from === 0 ? data : data.subarray(from * width, tokens * width);
-      // The limit itself is allowed, and what f32 has up to one more is rounded to it.
-      if (backend.allBelow(rows, tensor.dtype, count * width, QUANTISED_LIMIT + 1)) continue;
-      const expected = `finite values of magnitude ${QUANTISED_LIMIT} at most for a ${dtype} cache`;
-      throw expectedError('NON_FINITE', argument, expected, 'others');
+    const { rows } = this;
+    try {
+      rows.read(view.storage, k, v);
+      const { tokens } = rows;
+      this.checkAppend(layer, tokens, 'k');
+      rows.checkStorable(view, 0, tokens);
+      rows.write(view, 0, tokens);
+      this.commitAppend(layer, tokens);
+    } finally {
+      rows.clear();
     }
   }
 
-  private writeRun(
-    layer: KvLayer,
-    k: Tensor<FloatDType>,
-    v: Tensor<FloatDType>,
-    from: number,
-    count: number,
-    position: number,
-  ): void {
-    this.assignBlocks(position, position + count);
-    layer.store(k.storage.data, v.storage.data, k.dtype, from, count, position);
+  /** @internal @throws GqaError LAYERS_UNEVEN, CAPACITY_EXCEEDED */
+  checkAppend(layer: number, tokens: number, argument: string): void {
+    this.count.check(layer, tokens);
+    if (tokens > this.room) {
+      const expected = `at most ${this.room} tokens, what is left of the capacity,`;
+      throw expectedError('CAPACITY_EXCEEDED', argument, expected, String(tokens));
+    }
   }
 
-  /** Every slot that [from, to) falls in has a block from here on. */
-  private assignBlocks(from: number, to: number): void {
-    const { ids } = this.ring.table;
-    const { blockTokens } = this.ring.geometry;
-    for (let at = from - (from % blockTokens); at < to; at += blockTokens) {
-      const slot = this.ring.slotOf(at);
-      if (ids[slot] === UNASSIGNED) ids[slot] = this.cache.pool.take();
-    }
+  /** @internal A layer has written the tokens of this step. */
+  commitAppend(layer: number, tokens: number): void {
+    if (this.count.commit(layer, tokens)) this.reached(this.length);
+  }
+
+  private reached(length: number): void {
+    for (const ring of this.rings) ring.peak = Math.max(ring.peak, length);
   }
 
   /**
    * Drops the tokens from position `length` on, and a step that not every layer has finished. Once something was evicted,
-   * `length` must be at least the largest length ever reached minus the cache's slack.
+   * `length` must be at least the largest length ever reached minus the cache's slack. In a quantised cache a block that
+   * is cut open more than 64 tokens back is rounded once more when it is whole again.
    *
    * @throws GqaError SLACK_EXCEEDED, OUT_OF_RANGE (beyond the length), INVALID_ARGUMENT, DISPOSED, BUSY.
    */
   truncate(length: number): void {
     this.checkUsable('sequence');
-    this.ring.truncate(length);
+    requireInteger(length, 'length', 0, this.length);
+    this.checkCut(length);
+    this.cut(length);
+  }
+
+  /** @internal @throws GqaError SLACK_EXCEEDED */
+  checkCut(length: number): void {
+    for (const ring of this.rings) {
+      const peak = Math.max(ring.peak, this.count.reached);
+      const shortest = ring.shortest(peak);
+      if (length >= shortest) continue;
+      const oldest = ring.startAt(peak);
+      const expected = `a length of at least ${shortest} (the oldest position still held is ${oldest})`;
+      throw expectedError('SLACK_EXCEEDED', 'length', expected, String(length));
+    }
+  }
+
+  /** Tokens from `changedFrom` on are gone, or others. */
+  private cut(length: number, changedFrom = length): void {
+    this.reached(this.count.reached);
+    for (const layer of this.layers) layer.cutTail(length);
+    this.count.reset(length);
+    this.cuts++;
+    for (const listener of this.cutListeners) listener(changedFrom);
+  }
+
+  /** @internal Of the rows appended from position `start` on, those given in ascending order are all that stays. */
+  keepRows(start: number, rows: Int32Array): void {
+    const from = rows.map((row) => start + row);
+    for (const layer of this.layers) layer.moveTokens(from, start, rows.length);
+    this.cut(start + rows.length, start);
+  }
+
+  /** @internal A new sequence has the first tokens of others, in whole blocks that it holds already. */
+  begin(length: number): void {
+    this.reached(length);
+    this.count.reset(length);
+    for (const layer of this.layers) layer.beginAt(length);
+  }
+
+  /**
+   * Another sequence with the same tokens. Blocks are shared; one is copied when either sequence writes it first.
+   *
+   * @throws GqaError CAPACITY_EXCEEDED (all sequences are in use), LAYERS_UNEVEN (in the middle of a step), DISPOSED,
+   *   BUSY.
+   */
+  fork(): KvSequence {
+    this.checkUsable('sequence');
+    this.checkWhole();
+    const fork = this.cache.sequence();
+    fork.rings.forEach((ring, i) => ring.adoptAll(this.rings[i]));
+    fork.layers.forEach((layer, i) => layer.adopt(this.layers[i]));
+    fork.count.reset(this.length);
+    return fork;
+  }
+
+  /**
+   * Offers this sequence's whole blocks to `cache.lookup()`, beyond its own life.
+   *
+   * @param tokens ids of positions 0 .. tokens.length - 1
+   * @returns how many of these tokens lookup() can find now: whole blocks, within the cache's budget
+   * @throws GqaError INVALID_ARGUMENT, OUT_OF_RANGE (more ids than tokens), POSITION_EVICTED (the window has passed
+   *   position 0), LAYERS_UNEVEN (in the middle of a step), DISPOSED, BUSY.
+   */
+  share(tokens: ArrayLike<number>): number {
+    this.checkUsable('sequence');
+    this.checkWhole();
+    return this.cache.prefixes.share(this, tokens);
   }
 
   /** Gives the blocks back to the cache; a second call does nothing. @throws GqaError BUSY. */
   dispose(): void {
     if (this.state === DISPOSED) return;
     this.checkUsable('sequence');
-    const { ids } = this.ring.table;
-    for (let slot = 0; slot < ids.length; slot++) {
-      if (ids[slot] !== UNASSIGNED) this.cache.pool.giveBack(ids[slot]);
-      ids[slot] = UNASSIGNED;
-    }
+    for (const ring of this.rings) ring.clear();
     this.state = DISPOSED;
     this.cache.forget(this);
   }
@@ -183,27 +228,14 @@ export class KvSequence {
     if (state !== IDLE) throw stateError(state, argument, 'cache');
   }
 
+  /** @internal No step is under way. @throws GqaError LAYERS_UNEVEN */
+  checkWhole(): void {
+    if (!this.count.underWay) return;
+    const expected = 'a sequence whose layers have all finished the step';
+    throw expectedError('LAYERS_UNEVEN', 'sequence', expected, 'one in the middle of a step');
+  }
+
   private checkLayer(index: number): number {
     return requireInteger(index, 'layer', 0, this.layers.length - 1);
   }
-}
-
-/** Tokens of [tokens, heads, dim] or [1, tokens, heads, dim]. */
-function rowsOf(
-  tensor: Tensor<FloatDType>,
-  heads: number,
-  dim: number,
-  argument: string,
-  dimName: string,
-): number {
-  const shape = tensor.shape;
-  const rank = shape.length;
-  if (rank !== 3 && rank !== 4) {
-    const expected = `a tensor [tokens, kvHeads, ${dimName}]`;
-    throw expectedError('INVALID_RANK', argument, expected, describe(tensor));
-  }
-  if (shape[rank - 2] !== heads || shape[rank - 1] !== dim || (rank === 4 && shape[0] !== 1)) {
-    throw shapeError(argument, ['tokens', heads, dim], tensor);
-  }
-  return shape[rank - 3];
 }

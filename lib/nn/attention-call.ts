@@ -15,7 +15,6 @@ import {
 } from '../core/validate';
 import { KvSequence } from '../kv-cache/kv-cache';
 import type { AttentionSizes } from './attention-options';
-import { longestChunk } from './chunks';
 import { inputRows } from './inputs';
 
 /** Queries, keys and values from different places: q [B, Tq, dModel], k and v [B, Tk, dModel]. */
@@ -151,13 +150,13 @@ function readSequences(
 
 /** Everything that append and attention would refuse of this sequence. */
 function checkSequence(call: AttentionCall, sizes: AttentionSizes, sequence: KvSequence): void {
-  const { cache } = sequence;
   sequence.checkUsable('options.cache');
-  requireInteger(call.layer, 'options.layer', 0, cache.layers - 1);
+  requireInteger(call.layer, 'options.layer', 0, sequence.cache.layers - 1);
+  const layer = sequence.layer(call.layer);
   for (const [name, has, needs] of [
-    ['kvHeads', cache.kvHeads, sizes.kvHeads],
-    ['headDim', cache.headDim, sizes.headDim],
-    ['valueDim', cache.valueDim, sizes.headDim],
+    ['kvHeads', layer.kvHeads, sizes.kvHeads],
+    ['headDim', layer.headDim, sizes.headDim],
+    ['valueDim', layer.valueDim, sizes.headDim],
   ] as const) {
     if (has !== needs) {
       const expected = `a cache with ${name} ${needs}`;
@@ -165,14 +164,14 @@ function checkSequence(call: AttentionCall, sizes: AttentionSizes, sequence: KvS
     }
   }
   const { window, sinkTokens } = call.features;
-  if (window !== undefined) narrowedWindow(window, cache.window);
-  if (sinkTokens !== undefined && cache.window !== Infinity) {
-    narrowedSinks(sinkTokens, cache.sinkTokens);
+  if (window !== undefined) narrowedWindow(window, layer.window);
+  if (sinkTokens !== undefined && layer.window !== Infinity) {
+    narrowedSinks(sinkTokens, layer.sinkTokens);
   }
-  sequence.ring.checkAppend(call.layer, call.keyTokens);
+  sequence.checkAppend(call.layer, call.keyTokens, 'k');
   checkMask(call, sizes.heads, sequence.length + call.keyTokens);
   if (attendPlan(call, sequence) === 'impossible') {
-    const expected = `at most ${longestChunk(sequence)} tokens at once, as the cache's window and capacity allow,`;
+    const expected = `at most ${sequence.longestChunk} tokens at once, as the cache's window and capacity allow,`;
     throw expectedError('POSITION_EVICTED', 'x', expected, `${call.keyTokens} tokens`);
   }
 }
@@ -191,17 +190,18 @@ function checkMask(call: AttentionCall, heads: number, keys: number): void {
  * How a call goes through a sequence.
  * whole: append all, then attend. Where the window would have passed some keys by then:
  * cut: in pieces, each attended over before the next is appended; not with several layers, which advance together;
- * outside: the sequence is empty, so that attention over the call's own keys is the same.
+ * outside: the sequence is empty, so that attention over the call's own keys is the same, unless positions are the cache's.
  */
 export type AttendPlan = 'whole' | 'cut' | 'outside' | 'impossible';
 
 export function attendPlan(call: AttentionCall, sequence: KvSequence): AttendPlan {
   const { queryTokens, keyTokens, features } = call;
-  const { layers, sinkTokens, window } = sequence.cache;
+  const { layers, positions } = sequence.cache;
+  const { sinkTokens, window, ring } = sequence.layer(call.layer);
   const length = sequence.length + keyTokens;
-  const start = sequence.ring.startAt(length);
+  const start = ring.startAt(length);
   const oldest = length - queryTokens - (features.window ?? window) + 1;
   if (queryTokens === 0 || start <= Math.max(0, sinkTokens, oldest)) return 'whole';
   if (queryTokens === keyTokens && features.causal !== false && layers === 1) return 'cut';
-  return sequence.length === 0 ? 'outside' : 'impossible';
+  return sequence.length === 0 && positions === 'absolute' ? 'outside' : 'impossible';
 }

@@ -8,7 +8,6 @@ import { Tensor } from '../core/tensor';
 import type { KvSequence } from '../kv-cache/kv-cache';
 import { attendPlan } from './attention-call';
 import type { AttentionCall } from './attention-call';
-import { longestChunk } from './chunks';
 
 /** Projected and rotated rows of one batch row, and where its result goes. */
 export interface HeadTensors {
@@ -47,18 +46,18 @@ export function attendOverCache(
       break;
     case 'cut':
       for (let from = 0, to; from < keyTokens; from = to) {
-        to = Math.min(keyTokens, from + longestChunk(sequence));
+        to = Math.min(keyTokens, from + sequence.longestChunk);
         const part = tokenRange(heads, from, to);
         sequence.append(layer, part.key, part.value);
         attendPart(part, from, to, held + to);
       }
       break;
     default: {
-      const { cache } = sequence;
+      const { window, sinkTokens } = sequence.layer(layer);
       attention(heads.query, heads.key, heads.value, {
         causal: features.causal ?? true,
-        window: features.window ?? cache.window,
-        sinkTokens: features.sinkTokens ?? cache.sinkTokens,
+        window: features.window ?? window,
+        sinkTokens: features.sinkTokens ?? sinkTokens,
         mask: maskPart(call.mask, batchRow, 0, queryTokens, keyTokens),
         out: heads.out,
         dropout: nextDropout(),

@@ -156,7 +156,7 @@ export class GroupedQueryAttention {
     context: Float32Array,
   ): void {
     sequences.forEach((sequence, b) => {
-      this.rotate(call, rows, b, sequence.length);
+      if (sequence.cache.positions === 'absolute') this.rotate(call, rows, b, sequence.length);
       const heads = this.headTensors(call, rows, context, b);
       attendOverCache(call, b, sequence, heads, () => this.nextDropout());
     });

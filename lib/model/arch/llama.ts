@@ -11,7 +11,6 @@ import { expectedError, GqaError } from '../../core/errors';
 import { KvCache } from '../../kv-cache/kv-cache';
 import type { KvSequence } from '../../kv-cache/kv-cache';
 import { checkTokenIds, Embedding } from '../../nn/embedding';
-import { longestChunk } from '../../nn/chunks';
 import { checkRoom } from '../../nn/inputs';
 import { Linear } from '../../nn/linear';
 import { RmsNorm } from '../../nn/rms-norm';
@@ -130,7 +129,7 @@ class Llama implements LanguageModel {
     const logits = out ?? new Float32Array(size);
     checkRoom('out', logits.length, size);
     for (let from = 0, to; from < ids.length; from = to) {
-      to = Math.min(ids.length, from + CHUNK_TOKENS, from + longestChunk(sequence));
+      to = Math.min(ids.length, from + CHUNK_TOKENS, from + sequence.longestChunk);
       const tokens = to - from;
       this.transform(ids, from, tokens, sequence);
       if (want === 'all') this.predict(0, tokens, logits.subarray(from * vocabSize));
@@ -169,8 +168,8 @@ class Llama implements LanguageModel {
     if (ids.length === 0) throw expectedError('EMPTY_PROMPT', 'ids', 'at least one token', 'none');
     checkTokenIds(ids, this.config.vocabSize);
     sequence.checkUsable('sequence');
-    const left = sequence.cache.capacity - sequence.length;
-    if (sequence.cache.window === Infinity && ids.length > left) {
+    const left = sequence.room;
+    if (ids.length > left) {
       const expected = `at most ${left} tokens, what is left of the cache,`;
       throw expectedError('CONTEXT_EXCEEDED', 'ids', expected, String(ids.length));
     }

@@ -11,9 +11,9 @@ function zeros(...shape: number[]): Tensor<'f32'> {
 
 describe('options', () => {
   test('have defaults', () => {
-    const { dtype, window, sinkTokens, slack, sequences, valueDim } = new KvCache(BASE);
-    expect({ dtype, window, sinkTokens, slack, sequences, valueDim }).toEqual({
-      dtype: 'f32',
+    const { keyDtype, window, sinkTokens, slack, sequences, valueDim } = new KvCache(BASE);
+    expect({ keyDtype, window, sinkTokens, slack, sequences, valueDim }).toEqual({
+      keyDtype: 'f32',
       window: Infinity,
       sinkTokens: 0,
       slack: 20,

@@ -1,5 +1,8 @@
-/** The ring's bookkeeping, step by step, without storage: lengths, what is held, which slot, rollback. */
-import { planRing, TokenRing } from '../../../lib/kv-cache/ring';
+/** Lengths, what is held, which slot, rollback: step by step. */
+import { KvCache, Tensor } from '../../../lib';
+import type { KvSequence } from '../../../lib';
+import { blockTokensFor, planRing, slotOf, startAfter } from '../../../lib/kv-cache/geometry';
+import type { RingGeometry } from '../../../lib/kv-cache/geometry';
 import { errorOf } from '../refusals';
 
 interface Shape {
@@ -10,16 +13,29 @@ interface Shape {
   slack?: number;
 }
 
-function ringOf({ layers = 1, capacity, window = Infinity, sinkTokens = 0, slack }: Shape) {
-  const most = window === Infinity ? capacity : capacity - sinkTokens - window;
-  return new TokenRing(planRing(layers, capacity, window, sinkTokens, slack ?? most));
+function geometryOf(
+  capacity: number,
+  window = Infinity,
+  sinkTokens = 0,
+  quantised = false,
+  recent = 0,
+): RingGeometry {
+  const shape = { capacity, window, sinkTokens, slack: 0, quantised, recent };
+  return planRing(shape, blockTokensFor(capacity, quantised));
 }
 
-function step(ring: TokenRing, tokens: number, layers = 1): void {
-  for (let layer = 0; layer < layers; layer++) {
-    ring.checkAppend(layer, tokens);
-    ring.commitAppend(layer, tokens);
-  }
+/** A sequence of small tokens. */
+function sequenceOf({ layers = 1, ...shape }: Shape): KvSequence {
+  return new KvCache({ layers, kvHeads: 1, headDim: 1, ...shape }).sequence();
+}
+
+function append(sequence: KvSequence, layer: number, tokens: number): void {
+  const rows = Tensor.zeros([tokens, 1, 1]);
+  sequence.append(layer, rows, rows);
+}
+
+function step(sequence: KvSequence, tokens: number): void {
+  for (let layer = 0; layer < sequence.cache.layers; layer++) append(sequence, layer, tokens);
 }
 
 describe('geometry', () => {
@@ -31,7 +47,7 @@ describe('geometry', () => {
     [65, 64, 2],
     [1000, 64, 16],
   ])('capacity %i: blocks of %i, %i of them', (capacity, blockTokens, blocks) => {
-    const plan = planRing(1, capacity, Infinity, 0, capacity);
+    const plan = geometryOf(capacity);
     expect([plan.blockTokens, plan.sinkBlocks, plan.ringBlocks]).toEqual([blockTokens, 0, blocks]);
   });
 
@@ -43,7 +59,7 @@ describe('geometry', () => {
   ])(
     'capacity %i, window %i, sinks %i',
     (capacity, window, sinks, blockTokens, sinkBlocks, ring) => {
-      const plan = planRing(1, capacity, window, sinks, 0);
+      const plan = geometryOf(capacity, window, sinks);
       expect(plan.keep).toBe(capacity - sinks);
       expect([plan.blockTokens, plan.sinkBlocks, plan.ringBlocks]).toEqual([
         blockTokens,
@@ -55,7 +71,7 @@ describe('geometry', () => {
 });
 
 test('walks token by token: window 3, 2 sinks, capacity 6', () => {
-  const ring = ringOf({ capacity: 6, window: 3, sinkTokens: 2 });
+  const ring = sequenceOf({ capacity: 6, window: 3, sinkTokens: 2 });
   const walk = [];
   for (let i = 0; i < 9; i++) {
     step(ring, 1);
@@ -76,27 +92,36 @@ test('walks token by token: window 3, 2 sinks, capacity 6', () => {
 });
 
 test('a slot is taken again only after its block has left the ring', () => {
-  const ring = ringOf({ capacity: 130, window: 100, sinkTokens: 10 });
-  const { sinkBlocks, ringBlocks } = ring.geometry;
-  expect([sinkBlocks, ringBlocks]).toEqual([1, 3]);
-  expect([0, 63, 64, 128, 192, 255, 256, 320].map((p) => ring.slotOf(p))).toEqual([
-    0, 0, 1, 2, 3, 3, 1, 2,
-  ]);
+  const ring = geometryOf(130, 100, 10);
+  expect([ring.sinkBlocks, ring.ringBlocks]).toEqual([1, 3]);
+  expect([0, 1, 2, 3, 4, 5].map((ordinal) => slotOf(ring, ordinal))).toEqual([0, 1, 2, 3, 1, 2]);
+});
+
+test('a quantised cache has blocks of 64, and a tail of floats', () => {
+  expect(geometryOf(10, Infinity, 0, true)).toMatchObject({
+    blockTokens: 64,
+    tail: { sinkBlocks: 0, ringBlocks: 2 },
+  });
+  expect(geometryOf(1000, Infinity, 70, true, 100).tail).toEqual({
+    recent: 100,
+    sinkBlocks: 2,
+    ringBlocks: 4,
+  });
 });
 
 test('no two held blocks share a slot, at any length and for any shape', () => {
   for (const capacity of [1, 2, 15, 16, 17, 63, 64, 65, 130, 200]) {
     for (const sinkTokens of [0, 1, 16, 63, 64, 65].filter((s) => s < capacity)) {
       // Plain comparisons: expect() would be called half a million times.
-      const ring = ringOf({ capacity, window: 1, sinkTokens });
-      const { blockTokens, keep } = ring.geometry;
+      const ring = geometryOf(capacity, 1, sinkTokens);
+      const { blockTokens, keep } = ring;
       for (let length = 1; length < 3 * capacity + 200; length++) {
-        step(ring, 1);
-        if (ring.start !== (length > capacity ? length - keep : 0)) throw new Error('start');
+        const start = startAfter(ring, length);
+        if (start !== (length > capacity ? length - keep : 0)) throw new Error('start');
         const ordinals = new Set<number>();
         for (let p = 0; p < sinkTokens; p++) ordinals.add(Math.floor(p / blockTokens));
-        for (let p = ring.start; p < length; p++) ordinals.add(Math.floor(p / blockTokens));
-        const slots = new Set([...ordinals].map((o) => ring.slotOf(o * blockTokens)));
+        for (let p = start; p < length; p++) ordinals.add(Math.floor(p / blockTokens));
+        const slots = new Set([...ordinals].map((o) => slotOf(ring, o)));
         if (slots.size !== ordinals.size) throw new Error(`shared slot at length ${length}`);
       }
     }
@@ -105,44 +130,40 @@ test('no two held blocks share a slot, at any length and for any shape', () => {
 
 describe('layers', () => {
   test('advance together: each once, the same number, in any order', () => {
-    const ring = ringOf({ layers: 3, capacity: 10 });
-    ring.checkAppend(2, 4);
-    ring.commitAppend(2, 4);
-    expect([0, 1, 2].map((l) => ring.layerLength(l))).toEqual([0, 0, 4]);
+    const ring = sequenceOf({ layers: 3, capacity: 10 });
+    append(ring, 2, 4);
+    expect([0, 1, 2].map((l) => ring.layer(l).length)).toEqual([0, 0, 4]);
     expect(ring.length).toBe(0);
-    expect(errorOf(() => ring.checkAppend(2, 4))).toBe('LAYERS_UNEVEN layer');
-    expect(errorOf(() => ring.checkAppend(0, 3))).toBe('LAYERS_UNEVEN k');
-    for (const layer of [0, 1]) {
-      ring.checkAppend(layer, 4);
-      ring.commitAppend(layer, 4);
-    }
+    expect(errorOf(() => append(ring, 2, 4))).toBe('LAYERS_UNEVEN layer');
+    expect(errorOf(() => append(ring, 0, 3))).toBe('LAYERS_UNEVEN k');
+    for (const layer of [0, 1]) append(ring, layer, 4);
     expect(ring.length).toBe(4);
-    expect([0, 1, 2].map((l) => ring.layerLength(l))).toEqual([4, 4, 4]);
+    expect([0, 1, 2].map((l) => ring.layer(l).length)).toEqual([4, 4, 4]);
   });
 
   test('a step of no tokens is a step', () => {
-    const ring = ringOf({ layers: 2, capacity: 10 });
-    ring.commitAppend(0, 0);
-    expect(errorOf(() => ring.checkAppend(1, 1))).toBe('LAYERS_UNEVEN k');
-    ring.commitAppend(1, 0);
+    const ring = sequenceOf({ layers: 2, capacity: 10 });
+    append(ring, 0, 0);
+    expect(errorOf(() => append(ring, 1, 1))).toBe('LAYERS_UNEVEN k');
+    append(ring, 1, 0);
     expect(ring.length).toBe(0);
-    ring.checkAppend(1, 1);
+    append(ring, 1, 1);
   });
 
   test('a layer ahead has evicted, the others have not', () => {
-    const ring = ringOf({ layers: 2, capacity: 4, window: 4 });
-    step(ring, 4, 2);
-    ring.commitAppend(1, 3);
-    expect([0, 1].map((l) => ring.startAt(ring.layerLength(l)))).toEqual([0, 3]);
+    const ring = sequenceOf({ layers: 2, capacity: 4, window: 4 });
+    step(ring, 4);
+    append(ring, 1, 3);
+    expect([0, 1].map((l) => ring.layer(l).start)).toEqual([0, 3]);
     expect(ring.start).toBe(0);
-    ring.commitAppend(0, 3);
+    append(ring, 0, 3);
     expect(ring.start).toBe(3);
   });
 });
 
 describe('capacity without a window', () => {
   test('is reached exactly, then refused, and free again after a rollback', () => {
-    const ring = ringOf({ capacity: 5 });
+    const ring = sequenceOf({ capacity: 5 });
     step(ring, 3);
     expect(errorOf(() => step(ring, 3))).toBe('CAPACITY_EXCEEDED k');
     step(ring, 2);
@@ -156,7 +177,7 @@ describe('capacity without a window', () => {
 
 describe('truncate', () => {
   test('anywhere while nothing was evicted', () => {
-    const ring = ringOf({ capacity: 10, window: 8, slack: 0 });
+    const ring = sequenceOf({ capacity: 10, window: 8, slack: 0 });
     step(ring, 10);
     ring.truncate(0);
     step(ring, 10);
@@ -164,7 +185,7 @@ describe('truncate', () => {
   });
 
   test('within the slack of the largest length once something was', () => {
-    const ring = ringOf({ capacity: 10, window: 6 });
+    const ring = sequenceOf({ capacity: 10, window: 6 });
     step(ring, 15);
     expect(ring.start).toBe(5);
     expect(errorOf(() => ring.truncate(10))).toBe('SLACK_EXCEEDED length');
@@ -181,7 +202,7 @@ describe('truncate', () => {
   });
 
   test('names the shortest length and the oldest position', () => {
-    const ring = ringOf({ capacity: 10, window: 6 });
+    const ring = sequenceOf({ capacity: 10, window: 6 });
     step(ring, 15);
     expect(() => ring.truncate(3)).toThrow(
       'Expected a length of at least 11 (the oldest position still held is 5) for length but received 3',
@@ -189,24 +210,24 @@ describe('truncate', () => {
   });
 
   test('drops a half-finished step, and what it evicted stays evicted', () => {
-    const ring = ringOf({ layers: 2, capacity: 10, window: 6 });
-    step(ring, 10, 2);
-    ring.commitAppend(1, 3);
+    const ring = sequenceOf({ layers: 2, capacity: 10, window: 6 });
+    step(ring, 10);
+    append(ring, 1, 3);
     ring.truncate(10);
     expect([ring.length, ring.start]).toEqual([10, 3]);
-    expect([0, 1].map((l) => ring.layerLength(l))).toEqual([10, 10]);
+    expect([0, 1].map((l) => ring.layer(l).length)).toEqual([10, 10]);
     expect(errorOf(() => ring.truncate(8))).toBe('SLACK_EXCEEDED length');
     ring.truncate(9);
-    step(ring, 2, 2);
+    step(ring, 2);
     expect([ring.length, ring.start]).toEqual([11, 3]);
   });
 
   test('cannot drop a half-finished step longer than the slack', () => {
-    const ring = ringOf({ layers: 2, capacity: 10, window: 6 });
-    step(ring, 10, 2);
-    ring.commitAppend(0, 5);
+    const ring = sequenceOf({ layers: 2, capacity: 10, window: 6 });
+    step(ring, 10);
+    append(ring, 0, 5);
     expect(errorOf(() => ring.truncate(10))).toBe('SLACK_EXCEEDED length');
-    ring.commitAppend(1, 5);
+    append(ring, 1, 5);
     expect(ring.length).toBe(15);
   });
 
@@ -217,7 +238,7 @@ describe('truncate', () => {
     ['NON_FINITE length', NaN],
     ['INVALID_ARGUMENT length', '3'],
   ])('refuses with %s: %p', (expected, length) => {
-    const ring = ringOf({ capacity: 10 });
+    const ring = sequenceOf({ capacity: 10 });
     step(ring, 5);
     expect(errorOf(() => ring.truncate(length as number))).toBe(expected);
     expect(ring.length).toBe(5);

@@ -1,0 +1,125 @@
+/** Layers whose sequences need the same blocks: they share block ids, and so tables, reference counts and rollbacks. */
+import type { Arena, ArenaLayout, Backend } from '../backend/contract';
+import { QUANTISED_LIMIT, blocksOf } from '../core/dtype';
+import type { CacheDType } from '../core/dtype';
+import { expectedError } from '../core/errors';
+import { allocate, checkedProduct } from '../core/validate';
+import { BlockPool } from './block-pool';
+import type { RingGeometry } from './geometry';
+import type { CachePlan, KeyRotation, LayerPlan } from './options';
+import { BlockRing, BlockSlots } from './ring';
+import { blockBytes } from './sizes';
+
+/** Block ids are 32 bits, in native/ops.h too. */
+const MAX_BLOCKS = 2 ** 31 - 1;
+
+/** One layer's storage and shape. */
+export interface LayerStorage {
+  kvHeads: number;
+  headDim: number;
+  valueDim: number;
+  group: LayerGroup;
+  arena: Arena;
+  tailArena: Arena | null;
+  rope: KeyRotation | null;
+  /** Magnitudes that keys and values must stay below; Infinity where anything may be stored. */
+  keyLimit: number;
+  valueLimit: number;
+}
+
+export class LayerGroup {
+  readonly members: LayerStorage[] = [];
+  readonly pool: BlockPool;
+  readonly tailPool: BlockPool | null;
+
+  constructor(
+    readonly geometry: RingGeometry,
+    /** Sequences that can live at once, and blocks of shared prefixes. */
+    sequences: number,
+    prefixBlocks: number,
+    private readonly backend: Backend,
+  ) {
+    const { sinkBlocks, ringBlocks, tail } = geometry;
+    this.pool = new BlockPool(sequences * (sinkBlocks + ringBlocks) + prefixBlocks);
+    const tails = tail === null ? 0 : sequences * (tail.sinkBlocks + tail.ringBlocks);
+    this.tailPool = tail === null ? null : new BlockPool(tails);
+  }
+
+  /** A sequence's empty ring. */
+  newRing(): BlockRing {
+    const { geometry, pool, tailPool, members, backend } = this;
+    const main = new BlockSlots(geometry, pool, (fromId, toId) => {
+      for (const { arena } of members) backend.copyBlock({ from: arena, fromId, to: arena, toId });
+    });
+    if (geometry.tail === null || tailPool === null) return new BlockRing(geometry, main, null);
+    const tail = new BlockSlots(geometry.tail, tailPool, (fromId, toId) => {
+      for (const { tailArena } of members) {
+        backend.copyBlock({ from: tailArena!, fromId, to: tailArena!, toId });
+      }
+    });
+    return new BlockRing(geometry, main, tail);
+  }
+
+  /** Allocates a layer's arenas. @throws GqaError OUT_OF_RANGE, OUT_OF_MEMORY; nothing is left allocated then. */
+  addLayer(plan: LayerPlan, cache: CachePlan): LayerStorage {
+    const { keyDtype, valueDtype, rotateKeys, rotateValues } = cache;
+    const { kvHeads, headDim, valueDim, rope } = plan;
+    const { blockTokens } = this.geometry;
+    const shape = { kvHeads, headDim, valueDim, rotateKeys, rotateValues, blockTokens };
+    const main = { ...shape, keyDtype, valueDtype, blocks: this.pool.blocks };
+    const arena = this.createArena(main);
+    let tailArena: Arena | null = null;
+    try {
+      if (this.tailPool !== null) tailArena = this.createArena(tailOf(main, this.tailPool.blocks));
+    } catch (error) {
+      arena.dispose();
+      throw error;
+    }
+    const limit = (dtype: CacheDType, rotated: boolean, dim: number): number =>
+      blocksOf(dtype) === null ? Infinity : QUANTISED_LIMIT / (rotated ? growth(dim) : 1);
+    const layer: LayerStorage = {
+      kvHeads,
+      headDim,
+      valueDim,
+      group: this,
+      arena,
+      tailArena,
+      rope,
+      // Turning a pair by RoPE can make either number as large as the pair is long.
+      keyLimit: limit(keyDtype, rotateKeys, headDim) / (rope === null ? 1 : Math.SQRT2),
+      valueLimit: limit(valueDtype, rotateValues, valueDim),
+    };
+    this.members.push(layer);
+    return layer;
+  }
+
+  private createArena(layout: ArenaLayout): Arena {
+    const { blocks } = layout;
+    if (blocks > MAX_BLOCKS) {
+      const expected = `at most ${MAX_BLOCKS} blocks of ${layout.blockTokens} tokens`;
+      throw expectedError('OUT_OF_RANGE', 'options.capacity', expected, `${blocks} blocks`);
+    }
+    const bytes = checkedProduct([blocks, blockBytes(layout)], 'options.capacity');
+    return allocate(() => this.backend.createArena(layout), bytes, 'options.capacity');
+  }
+
+  dispose(): void {
+    for (const { arena, tailArena } of this.members) {
+      arena.dispose();
+      tailArena?.dispose();
+    }
+  }
+}
+
+/** The same in floats: f16 holds what q8 and q4 take. */
+function tailOf(layout: ArenaLayout, blocks: number): ArenaLayout {
+  const float = (dtype: CacheDType): CacheDType => (blocksOf(dtype) === null ? dtype : 'f16');
+  const { keyDtype, valueDtype } = layout;
+  return { ...layout, keyDtype: float(keyDtype), valueDtype: float(valueDtype), blocks };
+}
+
+/** By how much the rotation can grow the largest of `dim` numbers: the square root of its width, once or twice. */
+function growth(dim: number): number {
+  const width = 2 ** Math.floor(Math.log2(dim));
+  return width === dim ? Math.sqrt(width) : width;
+}

@@ -1,0 +1,103 @@
+/** The next tokens of several sequences, checked: nothing has been written yet. */
+import { expectedError } from '../core/errors';
+import { describe, requireBoolean, requireInteger, requireOptions } from '../core/validate';
+import type { KvCache } from './kv-cache';
+import { KvSequence } from './sequence';
+import { TokenTree } from './tree';
+
+export interface StepEntry {
+  sequence: KvSequence;
+  /** Tokens that it appends in this step, at least 1. */
+  tokens: number;
+  /**
+   * Makes the tokens a tree instead of a chain: the row of each token's parent among them, -1 for one that follows the
+   * sequence; at most 64. Each token sees what came before the step, its ancestors and itself. See KvStep.keep.
+   */
+  tree?: ArrayLike<number>;
+}
+
+export interface StepOptions {
+  /** Whether blocks that sequences share may be read once for all of them; default true. Results differ by rounding. */
+  cascade?: boolean;
+}
+
+export interface PlannedEntry {
+  sequence: KvSequence;
+  tokens: number;
+  /** Its first row among those of the step. */
+  firstRow: number;
+  /** The sequence's length before the step. */
+  start: number;
+  tree: TokenTree | null;
+  /** Says whether the sequence was cut since. */
+  cuts: number;
+}
+
+export interface PlannedStep {
+  entries: readonly PlannedEntry[];
+  /** Rows, of all entries. */
+  tokens: number;
+  cascade: boolean;
+}
+
+/** See KvCache.step. */
+export function planStep(
+  cache: KvCache,
+  given: readonly StepEntry[],
+  options: StepOptions,
+): PlannedStep {
+  requireOptions(options, 'options');
+  const cascade = requireBoolean(options.cascade ?? true, 'options.cascade');
+  if (!Array.isArray(given) || given.length === 0) {
+    const expected = 'an array of at least one { sequence, tokens }';
+    throw expectedError('INVALID_ARGUMENT', 'entries', expected, describe(given));
+  }
+  const entries: PlannedEntry[] = [];
+  const seen = new Set<KvSequence>();
+  let tokens = 0;
+  given.forEach((entry: StepEntry, i) => {
+    const planned = planEntry(cache, entry, `entries[${i}]`, tokens);
+    if (seen.has(planned.sequence)) {
+      const expected = 'a sequence once';
+      throw expectedError('INVALID_ARGUMENT', `entries[${i}].sequence`, expected, 'it twice');
+    }
+    seen.add(planned.sequence);
+    entries.push(planned);
+    tokens += planned.tokens;
+  });
+  return { entries, tokens, cascade };
+}
+
+function planEntry(
+  cache: KvCache,
+  entry: StepEntry,
+  argument: string,
+  firstRow: number,
+): PlannedEntry {
+  requireOptions(entry, argument);
+  const { sequence, tree } = entry;
+  if (!(sequence instanceof KvSequence) || sequence.cache !== cache) {
+    const received = sequence instanceof KvSequence ? 'one of another' : describe(sequence);
+    const expected = 'a sequence of this cache';
+    throw expectedError('INVALID_ARGUMENT', `${argument}.sequence`, expected, received);
+  }
+  sequence.checkUsable(`${argument}.sequence`);
+  sequence.checkWhole();
+  const tokens = requireInteger(entry.tokens, `${argument}.tokens`, 1);
+  if (tokens > sequence.room) {
+    const expected = `at most ${sequence.room} tokens, what is left of the capacity,`;
+    throw expectedError('CAPACITY_EXCEEDED', `${argument}.tokens`, expected, String(tokens));
+  }
+  if (tokens > sequence.longestChunk) {
+    const expected = `at most ${sequence.longestChunk} tokens, whose rows still find all keys they see,`;
+    throw expectedError('OUT_OF_RANGE', `${argument}.tokens`, expected, String(tokens));
+  }
+  return {
+    sequence,
+    tokens,
+    firstRow,
+    start: sequence.length,
+    tree: tree === undefined ? null : TokenTree.read(tree, tokens, `${argument}.tree`),
+    cuts: sequence.cuts,
+  };
+}
