@@ -11,6 +11,8 @@ const { isFinite } = Number;
 
 export interface OracleAttention {
   q: Numbers;
+  /** What keys below sinkTokens meet where that is not q. */
+  sinkQ?: Numbers;
   k: Numbers;
   v: Numbers;
   batch: number;
@@ -126,8 +128,9 @@ function scaledProduct(a: OracleAttention, b: number, h: number, i: number, j: n
   const kvHead = floor(h / (a.heads / a.kvHeads));
   const q = ((b * a.queryTokens + i) * a.heads + h) * a.headDim;
   const k = ((b * a.keyTokens + j) * a.kvHeads + kvHead) * a.headDim;
+  const query = a.sinkQ !== undefined && j < (a.sinkTokens ?? 0) ? a.sinkQ : a.q;
   let dot = 0;
-  for (let d = 0; d < a.headDim; d++) dot += a.q[q + d] * a.k[k + d];
+  for (let d = 0; d < a.headDim; d++) dot += query[q + d] * a.k[k + d];
   return dot * (a.scale ?? 1 / sqrt(a.headDim));
 }
 

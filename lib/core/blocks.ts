@@ -56,7 +56,7 @@ function putHalf(bytes: Uint8Array, at: number, value: number): number {
 }
 
 /** x / scale to the nearest integer, ties to even, within [low, high]. */
-function quantum(x: number, inverse: number, low: number, high: number): number {
+export function quantum(x: number, inverse: number, low: number, high: number): number {
   const scaled = Math.fround(x * inverse);
   const floor = Math.floor(scaled);
   const rest = scaled - floor;
@@ -83,9 +83,9 @@ function quantizeQ4_1(x: Float32Array, from: number, bytes: Uint8Array, at: numb
     least = Math.min(least, x[from + i]);
     most = Math.max(most, x[from + i]);
   }
-  const minimum = putHalf(bytes, at + 2, least);
+  const minimum = putHalf(bytes, at + 2, least + 0); // no minimum is -0
   const scale = putHalf(bytes, at, Math.fround(Math.fround(most - minimum) / 15));
-  const inverse = scale > 0 ? Math.fround(1 / scale) : 0;
+  const inverse = scale === 0 ? 0 : Math.fround(1 / scale);
   const nibble = (i: number): number => quantum(Math.fround(x[from + i] - minimum), inverse, 0, 15);
   for (let i = 0; i < 16; i++) bytes[at + 4 + i] = nibble(i) | (nibble(i + 16) << 4);
 }
@@ -101,29 +101,5 @@ export function quantizeRow(
   const quantize = dtype === 'q8_0' ? quantizeQ8_0 : quantizeQ4_1;
   for (let from = 0; from < length; from += BLOCK_VALUES, at += BLOCK_BYTES[dtype]) {
     quantize(x, from, bytes, at);
-  }
-}
-
-/** The inverse, up to the rounding of quantizeRow. */
-export function dequantizeRow(
-  dtype: 'q8_0' | 'q4_1',
-  bytes: Uint8Array,
-  at: number,
-  x: Float32Array,
-  length: number,
-): void {
-  const size = BLOCK_BYTES[dtype];
-  for (let to = 0; to < length; to += BLOCK_VALUES, at += size) {
-    const d = halfAt(bytes, at);
-    if (dtype === 'q8_0') {
-      for (let i = 0; i < 32; i++) x[to + i] = d * ((bytes[at + 2 + i] << 24) >> 24);
-      continue;
-    }
-    const m = halfAt(bytes, at + 2);
-    for (let i = 0; i < 16; i++) {
-      const q = bytes[at + 4 + i];
-      x[to + i] = d * (q & 15) + m;
-      x[to + i + 16] = d * (q >> 4) + m;
-    }
   }
 }

@@ -1,13 +1,14 @@
 /**
- * Storage of one layer's blocks. A block of one KV head holds K as panels [blockTokens / 8][headDim][8 tokens] and V as
- * rows [blockTokens][valueDim rounded up to 8], in the arena's dtype; a quantised one holds rows of bytes for both
- * (core/blocks.ts). Blocks are ordered [kvHeads][blocks].
+ * Storage of one layer's blocks, ordered [kvHeads][blocks]. A block of one KV head is, as floats, K in panels
+ * [blockTokens / 8][headDim][8 tokens] and V in rows [blockTokens][valueDim rounded up to 8]; quantised, K is codes in
+ * the same panels beside f16 minimums and scales [2][headDim] (quantised-keys.ts), and V rows of GGUF's blocks
+ * (quantised-values.ts).
  *
  * Typed arrays have a largest length, so blocks lie in chunks of as many whole blocks as one array may hold.
  */
 import { freemem, totalmem } from 'node:os';
 import type { CacheDType, FloatData } from '../../core/dtype';
-import { blocksOf, cacheRowBytes, DTYPE_BYTES } from '../../core/dtype';
+import { cacheRowBytes, DTYPE_BYTES } from '../../core/dtype';
 import { GqaError } from '../../core/errors';
 import type { Arena, ArenaLayout, BlockTable } from '../contract';
 import { roundUpToLanes } from './panel';
@@ -17,36 +18,51 @@ const MAX_CHUNK_ELEMENTS = 2 ** 28;
 
 const ELEMENT_BYTES: Readonly<Record<CacheDType, number>> = { ...DTYPE_BYTES, q8: 1, q4: 1 };
 
-/** Where a block begins. */
+/** Where a block begins, and its elements. */
 export interface BlockPlace {
   data: FloatData | Uint8Array;
   offset: number;
+  elements: number;
 }
+
+export function newPlace(): BlockPlace {
+  return { data: NOTHING, offset: 0, elements: 0 };
+}
+
+const NOTHING = new Uint8Array(0);
 
 export class JsArena implements Arena {
   readonly bytes: number;
-  /** Elements of a token's key, and of a row of V; bytes where quantised. */
-  readonly keyStride: number;
+  /** From one token's value to the next: elements, or bytes where quantised. */
   readonly valueStride: number;
   private readonly keys: BlockPool;
+  private readonly keyScales: BlockPool | null;
   private readonly values: BlockPool;
 
   constructor(
     readonly layout: ArenaLayout,
     maxChunkElements = MAX_CHUNK_ELEMENTS,
   ) {
-    const { kvHeads, blocks, blockTokens, headDim, valueDim, keyDtype: dtype } = layout;
-    const quantised = blocksOf(dtype) !== null;
-    this.keyStride = quantised ? cacheRowBytes(dtype, headDim) : headDim;
-    this.valueStride = quantised ? cacheRowBytes(dtype, valueDim) : roundUpToLanes(valueDim);
+    const { kvHeads, blocks, blockTokens, headDim, valueDim, keyDtype, valueDtype } = layout;
+    const quantised = isQuantised(valueDtype);
+    this.valueStride = quantised ? cacheRowBytes(valueDtype, valueDim) : roundUpToLanes(valueDim);
+    const keyElements = (blockTokens * headDim) / (keyDtype === 'q4' ? 2 : 1);
     const count = kvHeads * blocks;
-    this.keys = new BlockPool(count, blockTokens * this.keyStride, dtype, maxChunkElements);
-    this.values = new BlockPool(count, blockTokens * this.valueStride, dtype, maxChunkElements);
-    this.bytes = this.keys.bytes + this.values.bytes;
+    const pool = (elements: number, dtype: CacheDType): BlockPool =>
+      new BlockPool(count, elements, dtype, maxChunkElements);
+    this.keys = pool(keyElements, keyDtype);
+    this.keyScales = isQuantised(keyDtype) ? pool(2 * headDim, 'f16') : null;
+    this.values = pool(blockTokens * this.valueStride, valueDtype);
+    this.bytes = this.keys.bytes + this.values.bytes + (this.keyScales?.bytes ?? 0);
   }
 
   locateKeys(kvHead: number, id: number, place: BlockPlace): void {
     this.keys.locate(kvHead * this.layout.blocks + id, place);
+  }
+
+  /** The minimums of a quantised block, its scales behind them. */
+  locateKeyScales(kvHead: number, id: number, place: BlockPlace): void {
+    this.keyScales!.locate(kvHead * this.layout.blocks + id, place);
   }
 
   locateValues(kvHead: number, id: number, place: BlockPlace): void {
@@ -55,6 +71,7 @@ export class JsArena implements Arena {
 
   dispose(): void {
     this.keys.release();
+    this.keyScales?.release();
     this.values.release();
   }
 }
@@ -83,6 +100,7 @@ class BlockPool {
     const within = block % this.blocksPerChunk;
     place.data = this.chunks[(block - within) / this.blocksPerChunk];
     place.offset = within * this.blockElements;
+    place.elements = this.blockElements;
   }
 
   release(): void {
@@ -102,7 +120,7 @@ export function allocate(
 ): FloatData | Uint8Array {
   if (total > totalmem()) throw outOfMemory(total);
   try {
-    if (blocksOf(dtype) !== null) return new Uint8Array(elements);
+    if (isQuantised(dtype)) return new Uint8Array(elements);
     return dtype === 'f32' ? new Float32Array(elements) : new Uint16Array(elements);
   } catch (cause) {
     throw outOfMemory(total, cause);
@@ -118,8 +136,13 @@ function outOfMemory(bytes: number, cause?: unknown): GqaError {
   });
 }
 
-/** Arena block of an ordinal, see BlockTable. */
-export function blockId(table: BlockTable, ordinal: number): number {
+export function isQuantised(dtype: CacheDType): dtype is 'q8' | 'q4' {
+  return dtype === 'q8' || dtype === 'q4';
+}
+
+/** Arena block of an ordinal, see BlockTable. The table's ids begin at element `first` of its array. */
+export function blockId(table: BlockTable, first: number, ordinal: number): number {
   const { ids, sinkBlocks, ringBlocks } = table;
-  return ids[ordinal < sinkBlocks ? ordinal : sinkBlocks + ((ordinal - sinkBlocks) % ringBlocks)];
+  if (ordinal < sinkBlocks) return ids[first + ordinal];
+  return ids[first + sinkBlocks + ((ordinal - sinkBlocks) % ringBlocks)];
 }

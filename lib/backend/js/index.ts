@@ -1,17 +1,16 @@
 /** The backend that needs no binary: every operation of the contract in plain JavaScript, on the calling thread. */
 import type { ArenaLayout, Backend } from '../contract';
 import { JsArena } from './arena';
-import { attend, attendAsync } from './attend';
+import { attend, attendAsync, attendStep } from './attend';
+import { readBlock, writeBlock } from './block-bytes';
+import { copyBlock } from './blocks';
 import { add, allBelow, convert, rmsNorm, rope, swiglu } from './elementwise';
 import { fusedLinear } from './fused-linear';
 import { linear } from './linear';
-import { gather, packWeights, store } from './pack';
+import { gather, packWeights } from './pack';
 import { probeFma, probeRead } from './probe';
 import { merge } from './states';
-
-function toCome(): never {
-  throw new Error('to come');
-}
+import { moveTokens, store } from './store';
 
 /** @param reason why this backend is the one in use, for people. */
 export function createJsBackend(reason: string): Backend {
@@ -19,12 +18,12 @@ export function createJsBackend(reason: string): Backend {
     info: { kind: 'js', isa: 'js', threads: 1, reason },
     createArena: (layout: ArenaLayout) => new JsArena(layout),
     store,
-    copyBlock: toCome,
-    moveTokens: toCome,
-    readBlock: toCome,
-    writeBlock: toCome,
-    attendStep: toCome,
+    copyBlock,
+    moveTokens,
+    readBlock,
+    writeBlock,
     attend,
+    attendStep,
     attendAsync,
     merge,
     packWeights,

@@ -3,15 +3,12 @@
  * V rows [tokens][valueDim rounded up to 8]. Each element is gathered and widened once per tile of query rows, so once
  * per group in decode; an f32 arena is read where it lies.
  */
-import { dequantizeRow } from '../../core/blocks';
-import type { FloatData, FloatDType } from '../../core/dtype';
-import { blocksOf } from '../../core/dtype';
-import type { AttendArgs, CacheSource, TensorSource } from '../contract';
-import type { BlockPlace, JsArena } from './arena';
+import type { Arena, AttendArgs, BlockTable, CacheSource, TensorSource } from '../contract';
+import type { JsArena } from './arena';
 import { blockId } from './arena';
-import { laneOffset } from './pack';
+import { showKeys, showValues } from './blocks';
 import type { Panel } from './panel';
-import { LANES, roundUpToLanes } from './panel';
+import { laneOffset, LANES, roundUpToLanes } from './panel';
 import { narrow, widen } from './rows';
 import type { Workspace } from './workspace';
 import { MAX_BLOCK_TOKENS } from './workspace';
@@ -19,6 +16,9 @@ import { MAX_BLOCK_TOKENS } from './workspace';
 export interface KeyBlocks {
   /** The block of ordinal o holds keys [o * tokens, (o + 1) * tokens). */
   readonly tokens: number;
+  /** Whether keys and values are stored turned (rotate.ts). */
+  readonly rotateKeys: boolean;
+  readonly rotateValues: boolean;
   /** The loaded block's first panel of 8 tokens; the next ones follow, headDim * 8 elements each. */
   readonly keys: Panel;
   /** The loaded block's first panel of 8 dims; the next ones follow, 8 elements on. */
@@ -30,86 +30,71 @@ export interface KeyBlocks {
 export function keyBlocks(args: AttendArgs, workspace: Workspace): KeyBlocks {
   return args.kv.type === 'tensor'
     ? new TensorBlocks(args, args.kv, workspace)
-    : new ArenaBlocks(args.kv, workspace);
+    : sourceBlocks(args.kv, workspace);
 }
 
-class ArenaBlocks implements KeyBlocks {
+function sourceBlocks({ arena, table, tail }: CacheSource, workspace: Workspace): KeyBlocks {
+  if (tail === null) return new ArenaBlocks(arena, table, null, table, workspace);
+  const blocks = new ArenaBlocks(arena, table, tail.arena, tail.table, workspace);
+  blocks.aim(0, 0, tail.sinkOrdinals, tail.firstOrdinal);
+  return blocks;
+}
+
+/** Blocks of a sequence in an arena, or where there is a tail, some of them in its arena. */
+export class ArenaBlocks implements KeyBlocks {
   readonly tokens: number;
+  readonly rotateKeys: boolean;
+  readonly rotateValues: boolean;
   readonly keys: Panel;
   readonly values: Panel;
-  private readonly arena: JsArena;
-  private readonly place: BlockPlace;
-  private readonly row: Float32Array;
+  /** See `aim`; without a tail no ordinal is in it. */
+  private firstId = 0;
+  private firstTailId = 0;
+  private sinkOrdinals = 0;
+  private firstOrdinal = Infinity;
 
   constructor(
-    private readonly source: CacheSource,
-    workspace: Workspace,
+    private readonly arena: Arena,
+    private readonly table: BlockTable,
+    private readonly tailArena: Arena | null,
+    private readonly tailTable: BlockTable,
+    private readonly workspace: Workspace,
   ) {
-    this.arena = source.arena as JsArena;
-    this.tokens = this.arena.layout.blockTokens;
+    const { blockTokens, valueDim, rotateKeys, rotateValues } = arena.layout;
+    this.tokens = blockTokens;
+    this.rotateKeys = rotateKeys;
+    this.rotateValues = rotateValues;
     this.keys = { data: workspace.keys, offset: 0, stride: LANES };
-    this.values = {
-      data: workspace.values,
-      offset: 0,
-      stride: roundUpToLanes(this.arena.layout.valueDim),
-    };
-    this.row = workspace.row;
-    this.place = { data: workspace.keys, offset: 0 };
+    this.values = { data: workspace.values, offset: 0, stride: roundUpToLanes(valueDim) };
+  }
+
+  /**
+   * To the sequence whose ids begin at element `firstId` of the table's array, those of its tail at `firstTailId`; the tail
+   * holds its blocks of ordinals below `sinkOrdinals` and from `firstOrdinal` on.
+   */
+  aim(firstId: number, firstTailId: number, sinkOrdinals: number, firstOrdinal: number): void {
+    this.firstId = firstId;
+    if (this.tailArena === null) return;
+    this.firstTailId = firstTailId;
+    this.sinkOrdinals = sinkOrdinals;
+    this.firstOrdinal = firstOrdinal;
   }
 
   load(_batch: number, kvHead: number, ordinal: number, from: number, to: number): void {
-    const { headDim } = this.arena.layout;
-    const { valueStride } = this.arena;
-    const id = blockId(this.source.table, ordinal);
-    const firstPanel = from - (from % LANES);
-    const blocks = blocksOf(this.arena.layout.keyDtype);
-    if (blocks !== null) return this.dequantise(blocks, kvHead, id, from, to);
-    this.arena.locateKeys(kvHead, id, this.place);
-    this.show(this.keys, firstPanel * headDim, roundUpToLanes(to) * headDim);
-    this.arena.locateValues(kvHead, id, this.place);
-    this.show(this.values, from * valueStride, to * valueStride);
-  }
-
-  /** Slots [from, to) of a quantised block, into the workspace. */
-  private dequantise(
-    blocks: 'q8_0' | 'q4_1',
-    kvHead: number,
-    id: number,
-    from: number,
-    to: number,
-  ): void {
-    const { arena, place, row, keys, values } = this;
-    const { headDim, valueDim } = arena.layout;
-    arena.locateKeys(kvHead, id, place);
-    for (let slot = from; slot < to; slot++) {
-      const at = place.offset + slot * arena.keyStride;
-      dequantizeRow(blocks, place.data as Uint8Array, at, row, headDim);
-      narrow(row, keys.data, 'f32', laneOffset(slot, headDim), LANES, headDim);
-    }
-    arena.locateValues(kvHead, id, place);
-    for (let slot = from; slot < to; slot++) {
-      const at = place.offset + slot * arena.valueStride;
-      dequantizeRow(blocks, place.data as Uint8Array, at, row, valueDim);
-      narrow(row, values.data, 'f32', slot * values.stride, 1, valueDim);
-    }
-  }
-
-  /** Elements [from, to) of the block at `place`: f32 where they lie, 16 bits widened into the workspace. */
-  private show(panel: Panel, from: number, to: number): void {
-    const dtype = this.arena.layout.keyDtype as FloatDType;
-    const { offset } = this.place;
-    const data = this.place.data as FloatData;
-    if (dtype === 'f32') {
-      panel.data = data as Float32Array;
-      panel.offset = offset;
-    } else {
-      widen(data, dtype, offset + from, panel.data, from, to - from);
-    }
+    const inTail = ordinal < this.sinkOrdinals || ordinal >= this.firstOrdinal;
+    const arena = (inTail ? this.tailArena : this.arena) as JsArena;
+    const id = inTail
+      ? blockId(this.tailTable, this.firstTailId, ordinal)
+      : blockId(this.table, this.firstId, ordinal);
+    showKeys(arena, kvHead, id, from, to, this.keys, this.workspace.keys);
+    showValues(arena, kvHead, id, from, to, this.values, this.workspace.values);
   }
 }
 
 class TensorBlocks implements KeyBlocks {
   readonly tokens = MAX_BLOCK_TOKENS;
+  readonly rotateKeys = false;
+  readonly rotateValues = false;
   readonly keys: Panel;
   readonly values: Panel;
   private readonly row: Float32Array;

@@ -15,6 +15,12 @@ export function roundUpToLanes(n: number): number {
   return Math.ceil(n / LANES) * LANES;
 }
 
+/** Where row n (a token of K, an output feature of W) begins among panels of `length` steps; steps are 8 apart. */
+export function laneOffset(n: number, length: number): number {
+  const lane = n % LANES;
+  return (n - lane) * length + lane;
+}
+
 /** Rows of doubles: element (r, l) at offset + r * stride + l. */
 export interface Rows {
   data: Float64Array;

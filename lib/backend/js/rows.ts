@@ -6,7 +6,7 @@ const BIT_PATTERNS = 65536;
 const tables = new Map<FloatDType, Float32Array>();
 
 /** The value of each of the 65,536 bit patterns of f16 or bf16; built at first use. */
-function widenTable(dtype: FloatDType): Float32Array {
+export function widenTable(dtype: FloatDType): Float32Array {
   let table = tables.get(dtype);
   if (table === undefined) {
     const valueOf = dtype === 'f16' ? f16BitsToF32 : bf16BitsToF32;

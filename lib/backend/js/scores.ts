@@ -2,7 +2,8 @@
  * From raw scores of one row and block to weights: softcap, bias, ALiBi, visibility, the online softmax and dropout.
  * What stays visible is written down as runs of slots; nothing hidden is ever multiplied, so nothing of it can leak.
  */
-import type { AttendArgs, Broadcast } from '../contract';
+import type { Broadcast } from '../contract';
+import type { Problem, Span } from './problem';
 import type { Workspace } from './workspace';
 import { RUN_STRIDE } from './workspace';
 
@@ -11,25 +12,29 @@ const { exp, imul, max: larger, min: smaller, tanh } = Math;
 
 /** One row of queries: which keys the causal line, window and sinks let it see. */
 export interface RowView {
-  batch: number;
+  span: Span;
   head: number;
   query: number;
   /** Absolute position p of the query. */
   position: number;
-  /** Visible keys: [0, sinkEnd) and [start, end). */
+  /** Visible keys: [0, sinkEnd) and [start, end), and of a tree those from `end` on that its matrix shows. */
   sinkEnd: number;
   start: number;
   end: number;
 }
 
-export function viewRow(args: AttendArgs, view: RowView, batch: number, query: number): void {
-  const position = query + args.keyTokens - args.queryTokens;
-  view.batch = batch;
+export function viewRow(problem: Problem, view: RowView, span: Span, query: number): void {
+  const { keyTokens, tree } = span;
+  const firstPosition = keyTokens - span.queryTokens;
+  const depth = tree < 0 ? query : span.trees[tree + query];
+  const position = firstPosition + depth;
+  view.span = span;
   view.query = query;
   view.position = position;
-  view.end = args.causal ? larger(0, smaller(args.keyTokens, position + 1)) : args.keyTokens;
-  view.start = smaller(view.end, larger(0, position - args.window + 1));
-  view.sinkEnd = smaller(args.sinkTokens, view.start);
+  if (tree >= 0) view.end = firstPosition;
+  else view.end = problem.causal ? larger(0, smaller(keyTokens, position + 1)) : keyTokens;
+  view.start = smaller(view.end, larger(0, position - problem.window + 1));
+  view.sinkEnd = smaller(problem.sinkTokens, view.start);
 }
 
 /**
@@ -37,7 +42,7 @@ export function viewRow(args: AttendArgs, view: RowView, batch: number, query: n
  * the weights exp(s - max) (times the dropout factor) and `runs` the visible slots; out is the caller's to add.
  */
 export function foldRow(
-  args: AttendArgs,
+  problem: Problem,
   workspace: Workspace,
   row: number,
   view: RowView,
@@ -48,22 +53,26 @@ export function foldRow(
   workspace.runCounts[row] = 0;
   const sinkEnd = smaller(to, view.sinkEnd - firstKey);
   let max = -Infinity;
-  if (sinkEnd > from) max = maskScores(args, workspace, row, view, firstKey, from, sinkEnd);
+  if (sinkEnd > from) max = maskScores(problem, workspace, row, view, firstKey, from, sinkEnd);
   const start = larger(from, view.start - firstKey);
   const end = smaller(to, view.end - firstKey);
   if (end > start) {
-    max = larger(max, maskScores(args, workspace, row, view, firstKey, start, end));
+    max = larger(max, maskScores(problem, workspace, row, view, firstKey, start, end));
+  }
+  if (view.span.tree >= 0) {
+    const first = larger(from, view.end - firstKey);
+    if (to > first) max = larger(max, maskTree(problem, workspace, row, view, firstKey, first, to));
   }
   if (workspace.runCounts[row] === 0) return;
   max = workspace.states.raise(row, max);
   // No maximum but visible keys: all scores so far are NaN, and shall be seen.
   weighRow(workspace, row, max);
-  if (args.dropout !== null) dropWeights(args.dropout, workspace, row, view, firstKey);
+  if (problem.dropout !== null) dropWeights(problem.dropout, workspace, row, view, firstKey);
 }
 
 /** Scores [from, to) after softcap, bias and ALiBi; appends what stays visible to the row's runs; the maximum but for NaN. */
 function maskScores(
-  args: AttendArgs,
+  problem: Problem,
   workspace: Workspace,
   row: number,
   view: RowView,
@@ -73,12 +82,12 @@ function maskScores(
 ): number {
   const scores = workspace.scores.data;
   const base = row * workspace.scores.stride;
-  const { softcap } = args;
-  const mask = args.mask === null ? null : args.mask.data;
-  const maskRow = planeRow(args, args.mask, view) + firstKey;
-  const bias = args.bias === null ? null : args.bias.data;
-  const biasRow = planeRow(args, args.bias, view) + firstKey;
-  const slope = args.alibiSlopes === null ? 0 : args.alibiSlopes[view.head];
+  const { softcap } = problem;
+  const mask = problem.mask === null ? null : problem.mask.data;
+  const maskRow = planeRow(problem.mask, view) + firstKey;
+  const bias = problem.bias === null ? null : problem.bias.data;
+  const biasRow = planeRow(problem.bias, view) + firstKey;
+  const slope = problem.alibiSlopes === null ? 0 : problem.alibiSlopes[view.head];
   const distance = firstKey - view.position;
   let max = -Infinity;
   let runStart = -1;
@@ -100,29 +109,61 @@ function maskScores(
   return max;
 }
 
+/** The same of keys of the step itself, where its tokens are a tree. */
+function maskTree(
+  problem: Problem,
+  workspace: Workspace,
+  row: number,
+  view: RowView,
+  firstKey: number,
+  from: number,
+  to: number,
+): number {
+  const scores = workspace.scores.data;
+  const base = row * workspace.scores.stride;
+  const { softcap } = problem;
+  const slope = problem.alibiSlopes === null ? 0 : problem.alibiSlopes[view.head];
+  const { trees, tree, queryTokens } = view.span;
+  // Slot s is token `firstToken + s` of the entry.
+  const firstToken = firstKey - view.end;
+  const seen = tree + queryTokens * (1 + view.query) + firstToken;
+  const depths = tree + firstToken;
+  const depth = trees[tree + view.query];
+  let max = -Infinity;
+  for (let slot = from; slot < to; slot++) {
+    if (trees[seen + slot] === 0) continue;
+    let score = scores[base + slot];
+    if (softcap > 0) score = softcap * tanh(score / softcap);
+    if (slope !== 0) score += slope * (trees[depths + slot] - depth);
+    if (score === -Infinity) continue;
+    scores[base + slot] = score;
+    if (score > max) max = score;
+    appendRun(workspace, row, slot, slot + 1);
+  }
+  return max;
+}
+
 /** A bias of -Infinity hides the key, NaN or Infinity in it included. */
 function biased(score: number, bias: number): number {
   return bias === -Infinity ? bias : score + bias;
 }
 
 /** Element (batch, head, query, 0) of a mask or bias. */
-function planeRow(args: AttendArgs, plane: Broadcast<unknown> | null, view: RowView): number {
+function planeRow(plane: Broadcast<unknown> | null, view: RowView): number {
   if (plane === null) return 0;
-  return (
-    view.batch * plane.batchStride + view.head * plane.headStride + view.query * args.keyTokens
-  );
+  const { span, head, query } = view;
+  return span.batch * plane.batchStride + head * plane.headStride + query * span.keyTokens;
 }
 
 /** True if the mask lets the row see none of slots [from, to). */
 export function maskHides(
-  args: AttendArgs,
   mask: Broadcast<Uint8Array>,
   view: RowView,
   firstKey: number,
   from: number,
   to: number,
 ): boolean {
-  const row = planeRow(args, mask, view) + firstKey;
+  const row = planeRow(mask, view) + firstKey;
   for (let i = row + from; i < row + to; i++) if (mask.data[i] !== 0) return false;
   return true;
 }
@@ -159,7 +200,7 @@ function weighRow(workspace: Workspace, row: number, max: number): void {
 
 /** Dropout acts on the weights only: the denominator counts all of them. */
 function dropWeights(
-  dropout: NonNullable<AttendArgs['dropout']>,
+  dropout: NonNullable<Problem['dropout']>,
   workspace: Workspace,
   row: number,
   view: RowView,
@@ -170,7 +211,7 @@ function dropWeights(
   const base = row * workspace.scores.stride;
   const threshold = Math.floor(dropout.probability * 2 ** 32);
   const scale = 1 / (1 - dropout.probability);
-  const rowKey = mix(mix(mix(dropout.seed ^ view.batch) ^ view.head) ^ view.query);
+  const rowKey = mix(mix(mix(dropout.seed ^ view.span.batch) ^ view.head) ^ view.query);
   const firstRun = row * RUN_STRIDE;
   for (let run = firstRun; run < firstRun + 2 * runCounts[row]; run += 2) {
     for (let slot = runs[run]; slot < runs[run + 1]; slot++) {

@@ -3,10 +3,16 @@
  * group), query major. A finished call leaves its workspace for the next one of the same shape, so that decoding
  * allocates nothing; an async call keeps its own over all its turns.
  */
-import { BLOCK_VALUES } from '../../core/dtype';
+import { panelElements } from './blocks';
 import { RowStates } from './states';
 import type { Rows } from './panel';
-import { roundUpToLanes } from './panel';
+
+/** Rows of a tile where the group allows: enough to share a gathered block, few enough to stay in L2. */
+const TILE_ROWS = 64;
+
+export function queriesPerTile(group: number): number {
+  return Math.max(1, Math.floor(TILE_ROWS / group));
+}
 
 /** No block has more token slots, in an arena or over a tensor. */
 export const MAX_BLOCK_TOKENS = 64;
@@ -16,6 +22,8 @@ const MAX_RUNS = MAX_BLOCK_TOKENS / 2;
 export class Workspace {
   /** [rows, headDim], times the scale. */
   readonly queries: Rows;
+  /** The same for keys below sinkTokens, made when first needed. */
+  private sinks: Rows | null = null;
   /** [rows, block tokens]: scores, then weights. */
   readonly scores: Rows;
   readonly states: RowStates;
@@ -25,7 +33,7 @@ export class Workspace {
   /** K of a block as panels, V as rows. */
   readonly keys: Float32Array;
   readonly values: Float32Array;
-  /** A row of Q, K or V on its way, widened, with room for whole blocks of 32. */
+  /** A row of Q, K or V on its way, widened. */
   readonly row: Float32Array;
 
   constructor(
@@ -33,7 +41,7 @@ export class Workspace {
     readonly headDim: number,
     readonly valueDim: number,
   ) {
-    this.queries = { data: new Float64Array(rows * headDim), offset: 0, stride: headDim };
+    this.queries = newQueries(rows, headDim);
     this.scores = {
       data: new Float64Array(rows * MAX_BLOCK_TOKENS),
       offset: 0,
@@ -42,11 +50,19 @@ export class Workspace {
     this.states = new RowStates(rows, valueDim);
     this.runs = new Int32Array(rows * RUN_STRIDE);
     this.runCounts = new Int32Array(rows);
-    this.keys = new Float32Array(MAX_BLOCK_TOKENS * headDim);
-    this.values = new Float32Array(MAX_BLOCK_TOKENS * roundUpToLanes(valueDim));
-    const dims = Math.max(headDim, valueDim);
-    this.row = new Float32Array(Math.ceil(dims / BLOCK_VALUES) * BLOCK_VALUES);
+    this.keys = new Float32Array(panelElements(MAX_BLOCK_TOKENS, headDim));
+    this.values = new Float32Array(panelElements(MAX_BLOCK_TOKENS, valueDim));
+    this.row = new Float32Array(Math.max(headDim, valueDim));
   }
+
+  get sinkQueries(): Rows {
+    this.sinks ??= newQueries(this.rows, this.headDim);
+    return this.sinks;
+  }
+}
+
+function newQueries(rows: number, headDim: number): Rows {
+  return { data: new Float64Array(rows * headDim), offset: 0, stride: headDim };
 }
 
 /** Elements of `runs` for one row. */
@@ -54,7 +70,9 @@ export const RUN_STRIDE = 2 * MAX_RUNS;
 
 let spare: Workspace | null = null;
 
-export function takeWorkspace(rows: number, headDim: number, valueDim: number): Workspace {
+/** For tiles of groups of `group` heads. */
+export function takeWorkspace(group: number, headDim: number, valueDim: number): Workspace {
+  const rows = queriesPerTile(group) * group;
   const found = spare;
   spare = null;
   const fits =
