@@ -167,6 +167,13 @@ struct BlockTable {
   }
 };
 
+// See TailSource in contract-cache.ts; arena.base is null where there is none.
+struct TailView {
+  ArenaView arena;
+  BlockTable table;
+  int64_t sinkOrdinals, firstOrdinal;
+};
+
 // Packed weights: panels whose lanes are the output features (rows) and whose steps are the input features (columns).
 struct WeightsView {
   char* base;

@@ -26,6 +26,8 @@ struct AttendProblem {
   DType kvType;
   ArenaView arena;
   BlockTable table;
+  TailView tail;      // over an arena only; the runtime cuts keys into segments of one source and one set of queries
+  const void* sinkQ;  // over an arena only: queries for keys below sinkTokens; null where those are q
   bool causal;
   int64_t window;  // INT64_MAX for none
   int64_t sinkTokens;

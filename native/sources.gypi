@@ -11,6 +11,7 @@
     ],
     "core_sources": [
       "native/runtime/attend.cc",
+      "native/runtime/attend_plan.cc",
       "native/runtime/cpu.cc",
       "native/runtime/detached.cc",
       "native/runtime/dispatch.cc",

@@ -6,7 +6,7 @@ import type { Status } from './parameters';
 /** An external value that owns pages of memory; freed by `release` or by the garbage collector. */
 export type Handle = object;
 
-/** q, out, then k and v or block ids and arena, then whatever the flags announce. */
+/** q, out, then k and v or block ids and arena, then whatever the flags announce; the tail is block ids and arena too. */
 export type AttendArrays = [
   q: FloatData,
   out: FloatData,
@@ -17,6 +17,9 @@ export type AttendArrays = [
   bias: Float32Array | null,
   alibiSlopes: Float32Array | null,
   sinkLogits: Float32Array | null,
+  sinkQ: FloatData | null,
+  tailIds: Int32Array | null,
+  tailArena: Handle | null,
 ];
 
 type Nullable<T> = T | null;

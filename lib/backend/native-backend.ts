@@ -7,19 +7,17 @@ import type { FloatData, FloatDType } from '../core/dtype';
 import { GqaError } from '../core/errors';
 import type { Addon, AddonInfo, Handle } from './addon';
 import type * as contract from './contract';
+import { NativeAttention } from './native-attention';
+import { checkStatus } from './native-status';
 import { NativeArena, NativeWeights } from './native-storage';
 import {
   ArenaSlot,
-  AttendFlag,
-  AttendSlot,
   CountSlot,
   GatherSlot,
   LinearSlot,
   MergeSlot,
-  Result,
   RmsNormSlot,
   RopeSlot,
-  Status,
   StoreSlot,
   WeightsSlot,
 } from './parameters';
@@ -36,6 +34,7 @@ function handleOf(part: contract.LinearPart): Handle {
 
 export class NativeBackend implements contract.Backend {
   private readonly parameters: Float64Array;
+  private readonly attention: NativeAttention;
 
   /** `origin` is the file the addon came from, for people. */
   constructor(
@@ -44,6 +43,7 @@ export class NativeBackend implements contract.Backend {
     private readonly origin: string,
   ) {
     this.parameters = addon.parameters;
+    this.attention = new NativeAttention(addon);
   }
 
   get info(): contract.BackendInfo {
@@ -103,87 +103,11 @@ export class NativeBackend implements contract.Backend {
   }
 
   attend(args: contract.AttendArgs): void {
-    this.writeAttend(args);
-    const kv = args.kv;
-    const cached = kv.type === 'cache';
-    this.addon.attend(
-      args.q,
-      args.out,
-      cached ? kv.table.ids : kv.k,
-      cached ? (kv.arena as NativeArena).handle : kv.v,
-      args.lse,
-      args.mask === null ? null : args.mask.data,
-      args.bias === null ? null : args.bias.data,
-      args.alibiSlopes,
-      args.sinkLogits,
-    );
-    this.check('attend');
+    this.attention.attend(args);
   }
 
-  async attendAsync(args: contract.AttendArgs, cancel: contract.CancelFlag): Promise<boolean> {
-    this.writeAttend(args);
-    const kv = args.kv;
-    const cached = kv.type === 'cache';
-    const done = this.addon.attendAsync(
-      args.q,
-      args.out,
-      cached ? kv.table.ids : kv.k,
-      cached ? (kv.arena as NativeArena).handle : kv.v,
-      args.lse,
-      args.mask === null ? null : args.mask.data,
-      args.bias === null ? null : args.bias.data,
-      args.alibiSlopes,
-      args.sinkLogits,
-      cancel,
-    );
-    this.check('attendAsync');
-    const status = await done;
-    if (status === Status.outOfMemory) throw statusError('attendAsync', status, 0);
-    return status === Status.ok;
-  }
-
-  private writeAttend(args: contract.AttendArgs): void {
-    const p = this.parameters;
-    const { kv, mask, bias, dropout } = args;
-    let flags = 0;
-    if (args.causal) flags |= AttendFlag.causal;
-    if (args.precision === 'fast') flags |= AttendFlag.fast;
-    if (args.lse !== null) flags |= AttendFlag.lse;
-    if (args.alibiSlopes !== null) flags |= AttendFlag.alibi;
-    if (args.sinkLogits !== null) flags |= AttendFlag.sinkLogits;
-    if (kv.type === 'cache') {
-      flags |= AttendFlag.cache;
-      p[AttendSlot.sinkBlocks] = kv.table.sinkBlocks;
-      p[AttendSlot.ringBlocks] = kv.table.ringBlocks;
-    } else {
-      p[AttendSlot.kvDtype] = DTYPE_CODE[kv.dtype];
-    }
-    if (mask !== null) {
-      flags |= AttendFlag.mask;
-      p[AttendSlot.maskBatchStride] = mask.batchStride;
-      p[AttendSlot.maskHeadStride] = mask.headStride;
-    }
-    if (bias !== null) {
-      flags |= AttendFlag.bias;
-      p[AttendSlot.biasBatchStride] = bias.batchStride;
-      p[AttendSlot.biasHeadStride] = bias.headStride;
-    }
-    p[AttendSlot.dropout] = dropout === null ? 0 : dropout.probability;
-    p[AttendSlot.dropoutSeed] = dropout === null ? 0 : dropout.seed;
-    p[AttendSlot.flags] = flags;
-    p[AttendSlot.qDtype] = DTYPE_CODE[args.qDtype];
-    p[AttendSlot.outDtype] = DTYPE_CODE[args.outDtype];
-    p[AttendSlot.batch] = args.batch;
-    p[AttendSlot.queryTokens] = args.queryTokens;
-    p[AttendSlot.keyTokens] = args.keyTokens;
-    p[AttendSlot.heads] = args.heads;
-    p[AttendSlot.kvHeads] = args.kvHeads;
-    p[AttendSlot.headDim] = args.headDim;
-    p[AttendSlot.valueDim] = args.valueDim;
-    p[AttendSlot.window] = args.window;
-    p[AttendSlot.sinkTokens] = args.sinkTokens;
-    p[AttendSlot.scale] = args.scale;
-    p[AttendSlot.softcap] = args.softcap;
+  attendAsync(args: contract.AttendArgs, cancel: contract.CancelFlag): Promise<boolean> {
+    return this.attention.attendAsync(args, cancel);
   }
 
   merge(args: contract.MergeArgs): void {
@@ -326,17 +250,6 @@ export class NativeBackend implements contract.Backend {
   }
 
   private check(operation: string): void {
-    const status = this.parameters[Result.status] as Status;
-    if (status !== Status.ok)
-      throw statusError(operation, status, this.parameters[Result.argument]);
+    checkStatus(this.parameters, operation);
   }
-}
-
-/** The addon checks again what core/validate.ts has checked, so that nothing can make it read out of bounds. */
-function statusError(operation: string, status: Status, argument: number): GqaError {
-  if (status === Status.outOfMemory) {
-    return new GqaError('OUT_OF_MEMORY', `Not enough memory for ${operation}`);
-  }
-  const code = status === Status.tooSmall ? 'BUFFER_TOO_SMALL' : 'INTERNAL';
-  return new GqaError(code, `The native ${operation} refused its argument ${argument + 1}`);
 }

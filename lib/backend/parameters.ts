@@ -3,7 +3,7 @@
  * property or an argument. native/binding/parameters.h has the same lists (test/unit/backend compares them); raise
  * VERSION in both when a list changes, so that an addon built from other lists is refused.
  */
-export const PARAMETER_VERSION = 4;
+export const PARAMETER_VERSION = 5;
 
 /** What a call leaves behind: a Status and, where an argument was refused, its position. */
 export const enum Result {
@@ -29,6 +29,8 @@ export const enum AttendFlag {
   alibi = 32,
   sinkLogits = 64,
   fast = 128,
+  sinkQ = 256,
+  tail = 512,
 }
 
 export const enum AttendSlot {
@@ -55,6 +57,10 @@ export const enum AttendSlot {
   dropoutSeed,
   sinkBlocks,
   ringBlocks,
+  tailSinkBlocks,
+  tailRingBlocks,
+  tailSinkOrdinals,
+  tailFirstOrdinal,
 }
 
 export const enum StoreSlot {

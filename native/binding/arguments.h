@@ -30,7 +30,7 @@ struct ArrayType<uint8_t> {
 
 class Arguments {
  public:
-  static constexpr size_t kMost = 11;
+  static constexpr size_t kMost = 13;
 
   Arguments(napi_env env, napi_callback_info info) : env_(env) {
     size_t count = kMost;

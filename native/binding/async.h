@@ -21,8 +21,9 @@ struct AsyncCall {
   explicit AsyncCall(Napi::Env env) : promise(Napi::Promise::Deferred::New(env)) {}
 
   AttendProblem problem = {};
-  std::vector<int32_t> ids;      // the block table's own copy
-  std::shared_ptr<Pages> pages;  // the arena's
+  // The block tables' own copies, the arenas' pages; the second ones are the tail's.
+  std::vector<int32_t> ids[2];
+  std::shared_ptr<Pages> pages[2];
   std::atomic<int32_t>* cancel = nullptr;
   Status status = Status::ok;
   Napi::Promise::Deferred promise;

@@ -9,7 +9,22 @@ namespace gqa {
 namespace {
 
 // Positions of the arguments; see AttendArrays in lib/backend/addon.ts.
-enum : int { kQ, kOut, kKeysOrIds, kValuesOrArena, kLse, kMask, kBias, kAlibi, kSinkLogits, kCancel, kArrays };
+enum : int {
+  kQ,
+  kOut,
+  kKeysOrIds,
+  kValuesOrArena,
+  kLse,
+  kMask,
+  kBias,
+  kAlibi,
+  kSinkLogits,
+  kSinkQ,
+  kTailIds,
+  kTailArena,
+  kCancel,
+  kArrays
+};
 
 double product(int64_t a, int64_t b, int64_t c, int64_t d) {
   return static_cast<double>(a) * static_cast<double>(b) * static_cast<double>(c) * static_cast<double>(d);
@@ -45,22 +60,52 @@ Broadcast<T> readBroadcast(Arguments& a, const AttendProblem& p, int position, i
   return b;
 }
 
-void readCache(Arguments& a, AttendProblem& p) {
-  const Storage* storage = a.storage(kValuesOrArena, Storage::Kind::arena);
+// The arena at a position, of the problem's shape, or null.
+const Storage* readArena(Arguments& a, const AttendProblem& p, int position) {
+  const Storage* storage = a.storage(position, Storage::Kind::arena);
+  if (storage == nullptr) return nullptr;
+  const ArenaView& arena = storage->arena;
+  a.require(p.batch == 1 && arena.kvHeads == p.kvHeads && arena.layout.headDim == p.headDim &&
+                arena.layout.valueDim == p.valueDim,
+            position);
+  return storage;
+}
+
+// Whether the table holds what some row sees of keys [first, last).
+bool holdsVisible(const TableReader& table, const AttendProblem& p, int64_t first, int64_t last) {
+  if (p.keyTokens == 0 || p.queryTokens == 0) return true;
+  const bool windowed = p.window < p.keyTokens;
+  const int64_t shown = windowed ? std::max<int64_t>(0, p.keyTokens - p.queryTokens - p.window + 1) : 0;
+  last = std::min(last, p.keyTokens);
+  return table.holds(first, std::min(p.sinkTokens, last)) && table.holds(std::max(shown, first), last);
+}
+
+// Of keys [first, last) the tail holds those below `sinks` and those from `from` on, the table the others.
+void readTail(Arguments& a, AttendProblem& p, int64_t& sinks, int64_t& from) {
+  using namespace attend_slot;
+  const Storage* storage = readArena(a, p, kTailArena);
+  if (storage == nullptr) return;
+  const BlockLayout& layout = storage->arena.layout;
+  a.require(layout.blockTokens == p.arena.layout.blockTokens, kTailArena);
+  const TableReader table(a, kTailIds, tailSinkBlocks, tailRingBlocks, storage->arena);
+  p.tail = {storage->arena, table.table(), a.count(tailSinkOrdinals), a.count(tailFirstOrdinal)};
+  sinks = p.tail.sinkOrdinals * layout.blockTokens;
+  from = p.tail.firstOrdinal * layout.blockTokens;
+  a.require(holdsVisible(table, p, 0, sinks) && holdsVisible(table, p, from, p.keyTokens), kTailIds);
+}
+
+void readCache(Arguments& a, AttendProblem& p, int given) {
+  const Storage* storage = readArena(a, p, kValuesOrArena);
   if (storage == nullptr) return;
   p.arena = storage->arena;
-  const BlockLayout& layout = p.arena.layout;
-  p.kvType = layout.dtype;
-  a.require(
-      p.batch == 1 && p.arena.kvHeads == p.kvHeads && layout.headDim == p.headDim && layout.valueDim == p.valueDim,
-      kValuesOrArena);
+  p.kvType = p.arena.layout.dtype;
+  int64_t sinks = 0, from = p.keyTokens;
+  if ((given & attend_flag::tail) != 0) readTail(a, p, sinks, from);
   const TableReader table(a, kKeysOrIds, attend_slot::sinkBlocks, attend_slot::ringBlocks, p.arena);
   p.table = table.table();
-  if (p.keyTokens == 0 || p.queryTokens == 0) return;
-  const bool windowed = p.window < p.keyTokens;
-  const int64_t firstKey = windowed ? std::max<int64_t>(0, p.keyTokens - p.queryTokens - p.window + 1) : 0;
-  const int64_t sinks = std::min(p.sinkTokens, p.keyTokens);
-  a.require(table.holds(0, sinks) && table.holds(firstKey, p.keyTokens), kKeysOrIds);
+  a.require(holdsVisible(table, p, sinks, from), kKeysOrIds);
+  if ((given & attend_flag::sinkQ) != 0)
+    p.sinkQ = a.floats(kSinkQ, p.qType, product(p.batch, p.queryTokens, p.heads, p.headDim));
 }
 
 void readTensors(Arguments& a, AttendProblem& p) {
@@ -78,7 +123,7 @@ int readProblem(Arguments& a, AttendProblem& p) {
   p.q = a.floats(kQ, p.qType, product(p.batch, p.queryTokens, p.heads, p.headDim));
   p.out = a.floats(kOut, p.outType, product(p.batch, p.queryTokens, p.heads, p.valueDim));
   if ((given & attend_flag::cache) != 0) {
-    readCache(a, p);
+    readCache(a, p, given);
   } else {
     readTensors(a, p);
   }
@@ -89,6 +134,13 @@ int readProblem(Arguments& a, AttendProblem& p) {
   if ((given & attend_flag::alibi) != 0) p.alibiSlopes = a.array<float>(kAlibi, perHead);
   if ((given & attend_flag::sinkLogits) != 0) p.sinkLogits = a.array<float>(kSinkLogits, perHead);
   return given;
+}
+
+// A copy of the table, which may change meanwhile, and a hold on the memory it leads to.
+void keepBlocks(AsyncCall& call, int index, BlockTable& table, const Storage& storage) {
+  call.ids[index].assign(table.ids, table.ids + table.sinkBlocks + table.ringBlocks);
+  call.pages[index] = storage.pages;
+  table.ids = call.ids[index].data();
 }
 
 // One JavaScript array that holds every argument, for as long as it is referred to.
@@ -126,10 +178,9 @@ napi_value attendAsyncCall(napi_env env, napi_callback_info info) {
     auto call = std::make_unique<AsyncCall>(env);
     call->problem = problem;
     if ((given & attend_flag::cache) != 0) {
-      const BlockTable& table = problem.table;
-      call->ids.assign(table.ids, table.ids + table.sinkBlocks + table.ringBlocks);
-      call->problem.table.ids = call->ids.data();
-      call->pages = a.storage(kValuesOrArena, Storage::Kind::arena)->pages;
+      keepBlocks(*call, 0, call->problem.table, *a.storage(kValuesOrArena, Storage::Kind::arena));
+      if (problem.tail.arena.base != nullptr)
+        keepBlocks(*call, 1, call->problem.tail.table, *a.storage(kTailArena, Storage::Kind::arena));
     }
     call->cancel = reinterpret_cast<std::atomic<int32_t>*>(flag);
     call->arrays = keepArguments(env, a);

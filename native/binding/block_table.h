@@ -25,19 +25,23 @@ class TableReader {
   // Whether positions [first, last) lie in blocks of the arena.
   bool holds(int64_t first, int64_t last) const {
     if (first >= last) return true;
-    const int64_t lastOrdinal = (last - 1) / blockTokens_;
-    if (lastOrdinal >= table_.sinkBlocks && table_.ringBlocks == 0) return false;
+    const int64_t firstOrdinal = first / blockTokens_, endOrdinal = (last - 1) / blockTokens_ + 1;
+    const int64_t sinks = table_.sinkBlocks, ring = table_.ringBlocks;
+    if (endOrdinal > sinks && ring == 0) return false;
     // A ring has no more slots than its length, however many positions have gone through it.
-    const int64_t slots = table_.sinkBlocks + table_.ringBlocks;
-    const int64_t firstOrdinal = std::max(first / blockTokens_, lastOrdinal - slots + 1);
-    for (int64_t ordinal = firstOrdinal; ordinal <= lastOrdinal; ordinal++) {
+    return holdsOrdinals(firstOrdinal, std::min(endOrdinal, sinks)) &&
+           holdsOrdinals(std::max({firstOrdinal, sinks, endOrdinal - ring}), endOrdinal);
+  }
+
+ private:
+  bool holdsOrdinals(int64_t first, int64_t end) const {
+    for (int64_t ordinal = first; ordinal < end; ordinal++) {
       const int64_t id = table_.slot(ordinal);
       if (id < 0 || id >= blocks_) return false;
     }
     return true;
   }
 
- private:
   BlockTable table_ = {};
   int64_t blockTokens_, blocks_;
 };

@@ -4,7 +4,7 @@
 
 namespace gqa {
 
-constexpr int kParameterVersion = 4;
+constexpr int kParameterVersion = 5;
 constexpr int kParameterCount = 32;
 
 namespace result {
@@ -17,7 +17,18 @@ enum : int { ok, cancelled, outOfMemory, tooSmall, inconsistent };
 }
 
 namespace attend_flag {
-enum : int { cache = 1, causal = 2, lse = 4, mask = 8, bias = 16, alibi = 32, sinkLogits = 64, fast = 128 };
+enum : int {
+  cache = 1,
+  causal = 2,
+  lse = 4,
+  mask = 8,
+  bias = 16,
+  alibi = 32,
+  sinkLogits = 64,
+  fast = 128,
+  sinkQ = 256,
+  tail = 512
+};
 }
 
 namespace attend_slot {
@@ -44,7 +55,11 @@ enum : int {
   dropout,
   dropoutSeed,
   sinkBlocks,
-  ringBlocks
+  ringBlocks,
+  tailSinkBlocks,
+  tailRingBlocks,
+  tailSinkOrdinals,
+  tailFirstOrdinal
 };
 }
 
