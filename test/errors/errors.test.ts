@@ -13,6 +13,7 @@ import { ATTENTION, MERGE } from './attention-rows';
 import { cache, CACHE } from './cache-rows';
 import { modelRows } from './model-rows';
 import { kv, q, SHAPE, zeros } from './rows';
+import { CACHE_USES, SHARING, smallCache } from './sharing-rows';
 import { TENSORS } from './tensor-rows';
 
 let model: Model;
@@ -32,6 +33,7 @@ const ROWS = [
   ...ATTENTION,
   ...MERGE,
   ...CACHE,
+  ...SHARING,
   ...modelRows(
     () => model,
     () => folder,
@@ -85,6 +87,21 @@ test('a refused call leaves `out` and the cache as they were', async () => {
   expect(attention(zeros(1, 1, 2, 8), sequence.layer(0)).data).toEqual(
     Float32Array.from(new Array(16).fill(1)),
   );
+});
+
+test.each(CACHE_USES)('%s waits for no async call', async (_, use) => {
+  const sequence = smallCache().sequence();
+  sequence.append(0, zeros(3, 2, 8), zeros(3, 2, 8));
+  const running = attentionAsync(zeros(1, 1, 2, 8), sequence.layer(0));
+  await expectRefused('BUSY', /^(cache|sequence)$/, () => use(sequence));
+  await running;
+  use(sequence);
+  expect(sequence.length).toBeLessThanOrEqual(3);
+});
+
+test('a sequence stays in its thread', () => {
+  const sequence = smallCache().sequence();
+  expect(() => structuredClone(sequence)).toThrow('could not be cloned');
 });
 
 test('every code is brought about by some row, and told in the documents', () => {
