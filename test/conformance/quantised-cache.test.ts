@@ -1,36 +1,51 @@
 /** Caches of q8 and q4: what they take, what they refuse, how far they are from what was appended. */
 import { attention, KvCache, Tensor } from '../../lib';
-import { asStored } from '../support/quantise';
 import { Random } from '../support/random';
 import { axis } from '../support/samples';
 import { f32Tensor, normals } from '../support/tensors';
-import { UnboundedSequence } from '../support/unbounded-cache';
+import { storedTokens, UnboundedSequence } from '../support/unbounded-cache';
 
 const { abs, max } = Math;
 
+/** A value of one head as a cache holds it in a block that repeats it. */
+function valueAsStored(values: number[], dtype: 'q8' | 'q4', rotate?: boolean): number[] {
+  const shape = { layers: 1, kvHeads: 1, headDim: values.length, dtype, rotate };
+  return storedTokens(shape, repeated(values), repeated(values)).v.slice(0, values.length);
+}
+
+/** A whole block of the same row. */
+function repeated(row: number[]): number[] {
+  return Array.from({ length: 64 }, () => row).flat();
+}
+
 describe.each(['q8', 'q4'] as const)('%s', (dtype) => {
-  test('takes its bits a value, scales included', () => {
-    const bits = dtype === 'q8' ? 8.5 : 5;
+  test('takes its bits a value, scales included, beside two blocks of f16', () => {
+    const [keyBits, valueBits] = dtype === 'q8' ? [8.5, 8.5] : [4.5, 5];
     const cache = new KvCache({ layers: 2, kvHeads: 3, headDim: 64, capacity: 128, dtype });
-    expect(cache.bytes).toBe((2 * 3 * 128 * 2 * 64 * bits) / 8);
+    const perToken = (2 * 3 * 64 * (keyBits + valueBits)) / 8;
+    expect(cache.bytesPerToken).toBe(perToken);
+    expect(cache.bytes).toBe(128 * perToken + 2 * 3 * 2 * 64 * (64 + 64) * 2);
   });
 
-  test('one key alone gives its value as stored', () => {
-    const cache = new KvCache({ layers: 1, kvHeads: 1, headDim: 40, capacity: 8, dtype });
-    const sequence = cache.sequence();
-    const values = normals(new Random(3), 40, 'f32', 7);
-    const row = f32Tensor(values, [1, 1, 40]);
-    sequence.append(0, row, row);
-    const out = attention(f32Tensor(values, [1, 1, 1, 40]), sequence.layer(0));
-    const stored = asStored(values, dtype);
-    const most = max(...values.map(abs));
-    // Half a step of a range of at most twice the largest, and f16's rounding of scale and minimum.
-    const halfStep = dtype === 'q8' ? 1 / 253 : 1 / 14.5;
-    [...out.data].forEach((x, i) => {
-      expect(abs(x - stored[i])).toBeLessThan(1e-4 * most);
-      expect(abs(x - values[i])).toBeLessThan(halfStep * most);
-    });
-  });
+  test.each([false, true])(
+    'a block of one row gives its value as stored, rotated: %p',
+    (rotate) => {
+      const shape = { layers: 1, kvHeads: 1, headDim: 40, dtype, rotate };
+      const sequence = new KvCache({ ...shape, capacity: 64 }).sequence();
+      const values = normals(new Random(3), 40, 'f32', 7);
+      const rows = f32Tensor(repeated(values), [64, 1, 40]);
+      sequence.append(0, rows, rows);
+      const out = attention(f32Tensor(values, [1, 1, 1, 40]), sequence.layer(0));
+      const stored = valueAsStored(values, dtype, rotate);
+      const most = max(...values.map(abs));
+      // Half a step of a range of at most twice the largest, and f16's rounding of scale and minimum; turned, errors add up.
+      const halfStep = (rotate ? 2 : 1) * (dtype === 'q8' ? 1 / 253 : 1 / 14.5);
+      [...out.data].forEach((x, i) => {
+        expect(abs(x - stored[i])).toBeLessThan(1e-4 * most);
+        expect(abs(x - values[i])).toBeLessThan(halfStep * most);
+      });
+    },
+  );
 
   test('a long tail of small weights counts', () => {
     const [tail, dims] = [63, 32];
@@ -46,16 +61,17 @@ describe.each(['q8', 'q4'] as const)('%s', (dtype) => {
     q.data[0] = Math.log(600);
     const { data } = attention(q, sequence.layer(0), { scale: 1 });
     const most = tail / (600 + tail);
-    const stored = asStored(values.slice(dims, 2 * dims), dtype);
+    const stored = valueAsStored(values.slice(dims, 2 * dims), dtype);
     [...data].forEach((x, i) => expect(abs(x - stored[i] * most)).toBeLessThan(0.05 * most));
   });
 
   test('zeros, constants, huge and tiny values stay what they are', () => {
     for (const value of [0, 1, -3.5, 60000, -65504, 0.01]) {
-      const cache = new KvCache({ layers: 1, kvHeads: 1, headDim: 32, capacity: 8, dtype });
+      const shape = { layers: 1, kvHeads: 1, headDim: 32, dtype, rotate: false };
+      const cache = new KvCache({ ...shape, capacity: 64 });
       const sequence = cache.sequence();
-      const row = f32Tensor(new Array<number>(32).fill(value), [1, 1, 32]);
-      sequence.append(0, row, row);
+      const rows = f32Tensor(new Array<number>(64 * 32).fill(value), [64, 1, 32]);
+      sequence.append(0, rows, rows);
       const { data } = attention(Tensor.zeros([1, 1, 1, 32]), sequence.layer(0));
       for (const x of data) expect(abs(x - value)).toBeLessThanOrEqual(4e-3 * abs(value));
       cache.dispose();
@@ -100,5 +116,42 @@ describe.each(['q8', 'q4'] as const)('%s', (dtype) => {
       q.data[3] = bad;
       for (const x of attention(q, sequence.layer(0)).data) expect(x).toBeNaN();
     }
+  });
+});
+
+const PAIRS = [
+  { k: 'q8', v: 'q4' },
+  { k: 'q4', v: 'q8' },
+  { k: 'f16', v: 'q8' },
+  { k: 'q4', v: 'bf16' },
+  { k: 'f32', v: 'f16' },
+] as const;
+
+describe.each(PAIRS)('keys of $k, values of $v', (dtype) => {
+  test.each([
+    { rotate: true, recent: 0, headDim: 48, valueDim: 33 },
+    { rotate: false, recent: 70, headDim: 20, valueDim: 64 },
+  ])('rotated: $rotate, $recent recent tokens in floats', ({ recent, ...shape }) => {
+    const quantised = [dtype.k, dtype.v].some((name) => name.startsWith('q'));
+    const ring = { layers: 1, kvHeads: 2, window: 130, sinkTokens: 70 };
+    const cacheShape = { ...ring, ...shape, dtype, recent: quantised ? recent : 0 };
+    const cache = new KvCache({ ...cacheShape, capacity: 300 });
+    const mirror = new UnboundedSequence(cacheShape, cache.sequence(), new Random(9));
+    for (const [tokens, back] of [
+      [100, 0],
+      [1, 0],
+      [90, 40],
+      [150, 95],
+      [64, 1],
+      [400, 0],
+      [3, 60],
+      [30, 0],
+    ]) {
+      mirror.append(tokens);
+      mirror.check(0, Math.min(tokens, 9), 1);
+      if (back > 0) mirror.truncate(mirror.length - back);
+      mirror.check(0, 1, 2);
+    }
+    cache.dispose();
   });
 });

@@ -7,8 +7,10 @@ import { attentionOracle, type OracleAttention } from '../oracle';
 import { coarser } from '../tolerances';
 import { compareWithOracle } from './attention-case';
 import type { FloatName } from './numbers';
-import { asStored, type CacheName } from './quantise';
+import type { CacheName } from './quantise';
 import type { Random } from './random';
+import { isQuantised, type Rows, type Storage } from './stored-rows';
+import { StoredTokens } from './stored-tokens';
 import { f32Tensor, normals, tensor } from './tensors';
 
 export interface CacheShape {
@@ -16,7 +18,9 @@ export interface CacheShape {
   kvHeads: number;
   headDim: number;
   valueDim?: number;
-  dtype: CacheName;
+  dtype: CacheName | { k: CacheName; v: CacheName };
+  rotate?: boolean;
+  recent?: number;
   window?: number;
   sinkTokens?: number;
 }
@@ -31,20 +35,38 @@ export interface RowOptions {
   features?: boolean;
 }
 
+function storageOf(shape: CacheShape): Storage {
+  const { kvHeads, headDim, valueDim = headDim, dtype, rotate } = shape;
+  const { k, v } = typeof dtype === 'string' ? { k: dtype, v: dtype } : dtype;
+  const rotated = { rotateKeys: rotate ?? k === 'q4', rotateValues: rotate ?? v === 'q4' };
+  return { kvHeads, headDim, valueDim, keyDtype: k, valueDtype: v, ...rotated };
+}
+
+/** What such a cache's sequence holds of rows that it takes at once. */
+export function storedTokens(shape: CacheShape, k: number[], v: number[]): Rows {
+  const tokens = new StoredTokens(storageOf(shape), shape.recent, shape.sinkTokens);
+  tokens.append({ k, v });
+  return tokens.read();
+}
+
 export class UnboundedSequence {
-  readonly layers: LayerTokens[];
+  readonly layers: StoredTokens[];
+  private readonly storage: Storage;
 
   constructor(
     readonly shape: CacheShape,
     readonly sequence: KvSequence,
     private readonly random: Random,
   ) {
-    this.layers = Array.from({ length: shape.layers }, () => ({ keys: [], values: [] }));
+    const { layers, recent, sinkTokens } = shape;
+    this.storage = storageOf(shape);
+    const tokens = () => new StoredTokens(this.storage, recent, sinkTokens);
+    this.layers = Array.from({ length: layers }, tokens);
   }
 
   /** Tokens that every layer has. */
   get length(): number {
-    return Math.min(...this.layers.map(({ keys }) => keys.length));
+    return Math.min(...this.layers.map(({ length }) => length));
   }
 
   /** Appends the same number of random tokens to every layer of both. */
@@ -55,9 +77,14 @@ export class UnboundedSequence {
   appendLayer(layer: number, tokens: number, dtype: FloatName = this.computeDtype): void {
     const { k, v } = this.randomTokens(tokens, dtype);
     this.sequence.append(layer, k.tensor, v.tensor);
-    const { headDim, valueDim = headDim } = this.shape;
-    this.layers[layer].keys.push(...this.stored(k.values, tokens, headDim));
-    this.layers[layer].values.push(...this.stored(v.values, tokens, valueDim));
+    this.layers[layer].append({ k: k.values, v: v.values });
+  }
+
+  /** Takes note of tokens that are all zeros, which the sequence has. */
+  appendedZeros(tokens: number): void {
+    const { kvHeads, headDim, valueDim } = this.storage;
+    const zeros = (dim: number) => new Array<number>(tokens * kvHeads * dim).fill(0);
+    for (const layer of this.layers) layer.append({ k: zeros(headDim), v: zeros(valueDim) });
   }
 
   /** Tries an append that must fail; the mirror takes nothing. */
@@ -69,7 +96,7 @@ export class UnboundedSequence {
   /** Drops the tokens from `length` on in every layer, those of an unfinished step too. */
   truncate(length: number): void {
     this.sequence.truncate(length);
-    for (const { keys, values } of this.layers) keys.length = values.length = length;
+    for (const layer of this.layers) layer.truncate(length);
   }
 
   /** Attends with random queries to `layer` of both and compares. */
@@ -82,15 +109,16 @@ export class UnboundedSequence {
   ): void {
     const { kvHeads, headDim } = this.shape;
     const heads = kvHeads * group;
-    const { keys, values } = this.layers[layer];
+    const { k, v } = this.layers[layer].read();
+    const keyTokens = this.layers[layer].length;
     const q = normals(this.random, queryTokens * heads * headDim, qDtype);
     const oracle: OracleAttention = {
       q,
-      k: keys.flat(),
-      v: values.flat(),
+      k,
+      v,
       batch: 1,
       queryTokens,
-      keyTokens: keys.length,
+      keyTokens,
       heads,
       kvHeads,
       headDim,
@@ -106,11 +134,11 @@ export class UnboundedSequence {
       this.sequence.layer(layer),
       { ...plain, ...(features ? this.addFeatures(oracle) : {}), returnLse: true },
     );
-    const name = `layer ${layer}, ${queryTokens} queries at the end of ${keys.length} tokens`;
-    const { dtype } = this.shape;
-    const quantised = dtype === 'q8' || dtype === 'q4';
+    const name = `layer ${layer}, ${queryTokens} queries at the end of ${keyTokens} tokens`;
+    const { keyDtype, valueDtype } = this.storage;
+    const dtype = coarser(keyDtype, valueDtype);
     const rounded = options.precision === 'fast' && dtype === 'bf16';
-    const coarsest = quantised || rounded ? coarser(dtype, qDtype) : qDtype;
+    const coarsest = isQuantised(dtype) || rounded ? coarser(dtype, qDtype) : qDtype;
     compareWithOracle(name, result, attentionOracle(oracle), coarsest, options.precision);
   }
 
@@ -145,22 +173,7 @@ export class UnboundedSequence {
 
   /** What tokens and queries come in where a test does not say: the cache's dtype, or f32 for a quantised one. */
   private get computeDtype(): FloatName {
-    const { dtype } = this.shape;
-    return dtype === 'q8' || dtype === 'q4' ? 'f32' : dtype;
+    const { keyDtype, valueDtype } = this.storage;
+    return isQuantised(keyDtype) || keyDtype !== valueDtype ? 'f32' : keyDtype;
   }
-
-  /** One array a token, as the cache's dtype holds its heads' rows. */
-  private stored(values: number[], tokens: number, dim: number): number[][] {
-    const { kvHeads, dtype } = this.shape;
-    const row = (n: number): number[] => asStored(values.slice(n * dim, (n + 1) * dim), dtype);
-    return Array.from({ length: tokens }, (_, t) =>
-      Array.from({ length: kvHeads }, (_, head) => row(t * kvHeads + head)).flat(),
-    );
-  }
-}
-
-interface LayerTokens {
-  /** One array a token: [kvHeads * headDim] and [kvHeads * valueDim]. */
-  keys: number[][];
-  values: number[][];
 }

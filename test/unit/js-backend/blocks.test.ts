@@ -5,9 +5,10 @@ import { expectClose, expectSameBits } from '../../support/compare';
 import { decodeSmall, type FloatName } from '../../support/numbers';
 import { rotated, turnedBack, type CacheName } from '../../support/quantise';
 import { Random } from '../../support/random';
+import { copiedRows, isQuantised, tailRows } from '../../support/stored-rows';
+import type { Rows, Storage } from '../../support/stored-rows';
 import { toBits } from '../../support/tensors';
-import { BLOCK_TOKENS, copiedRows, createArena, createTail } from './held-sequence';
-import { isQuantised, tailRows, type Rows, type Storage } from './held-sequence';
+import { BLOCK_TOKENS, createArena, createTail } from './held-sequence';
 import { js } from './support';
 
 const DTYPES: CacheName[] = ['f32', 'f16', 'bf16', 'q8', 'q4'];

@@ -4,10 +4,11 @@ import { EntrySlot, type AttendArgs, type AttendStepArgs } from '../../../lib/ba
 import { attentionOracle, type OracleAttention } from '../../oracle';
 import { expectClose, expectSameBits } from '../../support/compare';
 import { Random } from '../../support/random';
+import { isQuantised, type Rows } from '../../support/stored-rows';
 import { normals, toBits } from '../../support/tensors';
 import { attentionTolerance, lseTolerance } from '../../tolerances';
-import { BLOCK_TOKENS, createArena, createTail, heldRows, isQuantised } from './held-sequence';
-import { storeSequence, tablesFor, type Rows, type TailExtent } from './held-sequence';
+import { BLOCK_TOKENS, createArena, createTail, heldRows } from './held-sequence';
+import { storeSequence, tablesFor, type TailExtent } from './held-sequence';
 import { js } from './support';
 
 const dtype = fc.constantFrom('f32' as const, 'bf16' as const, 'q8' as const, 'q4' as const);
