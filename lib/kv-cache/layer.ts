@@ -191,10 +191,14 @@ export class KvLayer {
   /** @internal The tokens of a tree that were kept move together; then whole blocks are quantised anew. */
   moveTokens(from: Int32Array, to: number, count: number): void {
     const { arena, table } = this.storeArgs;
-    this.backend.moveTokens({ arena, table, from, to, count });
-    const { tail } = this.ring;
-    if (tail === null) return;
+    const { main, tail } = this.ring;
     const { blockTokens } = this.ring.geometry;
+    // A fork may have come to share them since they were written.
+    for (let at = to - (to % blockTokens); at < to + count; at += blockTokens) {
+      (tail ?? main).writable(at / blockTokens);
+    }
+    this.backend.moveTokens({ arena, table, from, to, count });
+    if (tail === null) return;
     for (let at = to - (to % blockTokens); at + blockTokens <= to + count; at += blockTokens) {
       this.quantise(at / blockTokens, tail.idOf(at / blockTokens));
     }

@@ -104,7 +104,7 @@ export function planCache(options: KvCacheOptions): CachePlan {
   if (recent > 0 && !quantised) {
     throw expectedError('INVALID_ARGUMENT', 'options.recent', 'a q8 or q4 cache', keyDtype);
   }
-  const storage = { quantised, recent: Math.min(recent, capacity) };
+  const storage = { quantised, recent };
   const longest = longestSequence(options, shapes, capacity);
   return {
     layers: shapes.map((shape, i) => planLayer(options, shape, i, capacity, longest, storage)),
@@ -181,12 +181,14 @@ function planLayer(
   const window = requireWindow(shape.window ?? options.window ?? Infinity, name('window'));
   const sinkTokens = shape.sinkTokens ?? options.sinkTokens ?? 0;
   requireInteger(sinkTokens, name('sinkTokens'), 0);
-  const ring = { window, sinkTokens, ...storage };
+  const asked = { window, sinkTokens };
+  const room = planRoom(options, shape, name('capacity'), asked, capacity, longest);
+  const recent = Math.min(storage.recent, room.capacity);
   return {
     kvHeads: requireInteger(shape.kvHeads ?? options.kvHeads, name('kvHeads'), 1),
     headDim,
     valueDim: requireDim(shape.valueDim ?? options.valueDim ?? headDim, name('valueDim')),
-    ring: { ...ring, ...planRoom(options, shape, name('capacity'), ring, capacity, longest) },
+    ring: { ...asked, ...room, quantised: storage.quantised, recent },
     rope: readRope(options, shape.rope ?? options.rope, name('rope'), headDim),
   };
 }
