@@ -5,6 +5,7 @@ import { packageVersion } from './about';
 import { addBench } from './commands/bench';
 import { addGenerate } from './commands/generate';
 import { addInfo } from './commands/info';
+import { addPerplexity } from './commands/perplexity';
 import { EXIT_OK, reportError } from './exit';
 import { leaveWhenPipeCloses } from './terminal';
 
@@ -17,6 +18,7 @@ Examples:
   gqa generate --model ./SmolLM2-135M-Instruct --chat "What is a KV cache?"
   echo "The sea was" | gqa generate - --max-tokens 40 --json
   gqa bench --heads 32/8/128 --context 4096  how close to this machine's limits
+  gqa perplexity --text FILE                 what a smaller KV cache costs
   gqa info                                   which backend runs here, and why
 
 Environment:
@@ -44,6 +46,7 @@ function buildProgram(): Command {
     .exitOverride();
   addGenerate(program);
   addBench(program);
+  addPerplexity(program);
   addInfo(program);
   return program;
 }

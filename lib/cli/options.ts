@@ -3,12 +3,19 @@
  * commander adds the flag's name and the value that came, and exits as a usage error.
  */
 import { InvalidArgumentError } from 'commander';
+import { CACHE_DTYPES, isCacheDType, type CacheDType } from '../core/dtype';
 
 /** Query heads / KV heads / head dim, as `--heads 32/8/128` gives them. */
 export interface HeadShape {
   heads: number;
   kvHeads: number;
   headDim: number;
+}
+
+/** How a cache stores keys and values, as `--kv-dtype q8` gives it for both, or `--kv-dtype q8/q4` for each. */
+export interface CacheDTypes {
+  k: CacheDType;
+  v: CacheDType;
 }
 
 /** Rows x columns of a weight matrix: output features x input features, as `--shape 4096x11008` gives them. */
@@ -96,6 +103,17 @@ export function headShape(text: string): HeadShape {
     );
   }
   return { heads, kvHeads, headDim };
+}
+
+export function cacheDTypes(text: string): CacheDTypes {
+  const parts = text.split('/');
+  const [k, v = k] = parts;
+  if (parts.length > 2 || !isCacheDType(k) || !isCacheDType(v)) {
+    throw new InvalidArgumentError(
+      `Expected one of ${CACHE_DTYPES.join(', ')}, or two as K/V, such as q8/q4.`,
+    );
+  }
+  return { k, v };
 }
 
 export function matrixShape(text: string): MatrixShape {

@@ -1,5 +1,7 @@
 /** The runner: loads a model, generates text, scores it. */
-export { loadModel, type KvCacheSettings, type LoadOptions } from './load';
+export type { KvCacheSettings } from './cache-settings';
+export type { CacheScore } from './compare-caches';
+export { loadModel, type LoadOptions } from './load';
 export type { CallOptions, Model, Prompt } from './model';
 export type { ChatMessage } from './chat-template';
 export type { GenerateOptions } from './generate-options';

@@ -1,13 +1,10 @@
 /** loadModel: a checkpoint on disk becomes a Model, its weights in a worker thread. */
-import { CACHE_DTYPES, isCacheDType } from '../core/dtype';
-import type { CacheDType } from '../core/dtype';
-import { expectedError } from '../core/errors';
 import { requirePrecision } from '../core/precision';
 import type { Precision } from '../core/precision';
-import { describe, requireInteger, requireOptions } from '../core/validate';
+import { requireInteger, requireOptions } from '../core/validate';
+import { checkCacheSettings, type KvCacheSettings } from './cache-settings';
 import { openCheckpoint } from './checkpoint';
 import { Model } from './model';
-import type { CacheSettings } from './runner';
 import { WorkerClient } from './worker-client';
 
 export interface LoadOptions {
@@ -21,15 +18,6 @@ export interface LoadOptions {
   contextLength?: number;
 }
 
-export interface KvCacheSettings {
-  /** How keys and values are stored; default 'f32', with precision 'fast' 'bf16'. */
-  dtype?: CacheDType;
-  /** Tokens see this many keys, themselves included, and generation never fills the context; default: no window. */
-  window?: number;
-  /** First positions that stay visible beside the window; default 0. */
-  sinkTokens?: number;
-}
-
 /**
  * Loads a model from a Hugging Face folder (config.json, safetensors, tokenizer.json) or a GGUF file.
  *
@@ -39,7 +27,7 @@ export interface KvCacheSettings {
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<Model> {
   requireOptions(options, 'options');
   const precision = requirePrecision(options.precision ?? 'exact');
-  const cache = resolveCache(options.kvCache ?? {}, precision);
+  const cache = checkCacheSettings(options.kvCache ?? {}, precision, 'options.kvCache');
   const checkpoint = openCheckpoint(path);
   const { config } = checkpoint;
   try {
@@ -73,22 +61,4 @@ async function orStop<T>(
     );
     throw error;
   }
-}
-
-function resolveCache(options: KvCacheSettings, precision: Precision): CacheSettings {
-  requireOptions(options, 'options.kvCache');
-  const { dtype = precision === 'fast' ? 'bf16' : 'f32', window, sinkTokens = 0 } = options;
-  if (!isCacheDType(dtype)) {
-    throw expectedError(
-      'INVALID_DTYPE',
-      'options.kvCache.dtype',
-      `one of ${CACHE_DTYPES.join(', ')}`,
-      describe(dtype),
-    );
-  }
-  return {
-    dtype,
-    window: window === undefined ? undefined : requireInteger(window, 'options.kvCache.window', 1),
-    sinkTokens: requireInteger(sinkTokens, 'options.kvCache.sinkTokens', 0),
-  };
 }

@@ -2,7 +2,9 @@
 import { expectedError } from '../core/errors';
 import { describe, requireInteger } from '../core/validate';
 import type { BackendInfo } from '../backend/contract';
+import { checkCacheSettings, type KvCacheSettings } from './cache-settings';
 import { checkMessages, type ChatMessage } from './chat-template';
+import type { CacheScore } from './compare-caches';
 import { requireSignal, resolveOptions, type GenerateOptions } from './generate-options';
 import { Generation } from './generation';
 import type { Score } from './runner';
@@ -91,6 +93,29 @@ export class Model {
     const ids = this.promptIds(prompt);
     signal?.throwIfAborted();
     return whole(this.client.submit<'score'>({ kind: 'score', ids }), signal);
+  }
+
+  /**
+   * The same for each of several kinds of KV cache beside each other, and how far the model's predictions over it are from
+   * those over the first.
+   * @throws GqaError as score, and as loadModel for the settings; signal.reason
+   */
+  async compareCaches(
+    prompt: Prompt,
+    caches: readonly KvCacheSettings[],
+    options: CallOptions = {},
+  ): Promise<CacheScore[]> {
+    const signal = requireSignal(options.signal);
+    if (!Array.isArray(caches) || caches.length === 0) {
+      const expected = 'an array of at least one kind of cache';
+      throw expectedError('INVALID_ARGUMENT', 'caches', expected, describe(caches));
+    }
+    const settings = caches.map((cache, i) =>
+      checkCacheSettings(cache as KvCacheSettings, 'exact', `caches[${i}]`),
+    );
+    const ids = this.promptIds(prompt);
+    signal?.throwIfAborted();
+    return whole(this.client.submit<'compare'>({ kind: 'compare', ids, caches: settings }), signal);
   }
 
   /** Ends what is running (it rejects with DISPOSED), the worker, and frees its memory. Safe to call twice. */

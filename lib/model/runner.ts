@@ -3,18 +3,13 @@
  * KV cache is kept from call to call, with as many tokens as the longest so far needed.
  */
 import { getBackend } from '../backend';
-import type { CacheDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import type { KvCache, KvSequence } from '../kv-cache/kv-cache';
+import { cacheCapacity, type KvCacheSettings } from './cache-settings';
+import { compareCaches, type CacheScore } from './compare-caches';
+import { logSumExp } from './log-sum-exp';
 import { Sampler, type Sampling } from './sampler';
 import type { LanguageModel } from './types';
-
-export interface CacheSettings {
-  dtype: CacheDType;
-  /** Keys a token sees, itself included; undefined for all. */
-  window: number | undefined;
-  sinkTokens: number;
-}
 
 export interface GenerateJob {
   ids: readonly number[];
@@ -43,8 +38,6 @@ export type Cancelled = () => boolean;
 const PREFILL_STEP = { native: 256, js: 16 } as const;
 /** Logits of so many tokens are held at once when scoring. */
 const SCORE_STEP = 64;
-/** Caches grow by whole multiples of this many tokens. */
-const CACHE_STEP = 256;
 
 export class Runner {
   private cache: KvCache | null = null;
@@ -54,7 +47,7 @@ export class Runner {
   constructor(
     private readonly model: LanguageModel,
     private readonly contextLength: number,
-    private readonly settings: CacheSettings,
+    private readonly settings: KvCacheSettings,
   ) {
     this.logitsOut = new Float32Array(model.config.vocabSize);
   }
@@ -95,10 +88,7 @@ export class Runner {
 
   /** How well the model predicts each id from those before it, or null where cancelled. @throws as generate */
   score(ids: readonly number[], cancelled: Cancelled): Score | null {
-    this.checkIds(ids);
-    if (ids.length < 2) {
-      throw expectedError('INVALID_ARGUMENT', 'ids', 'at least 2 tokens', String(ids.length));
-    }
+    this.checkText(ids);
     const tokens = ids.length - 1;
     const { vocabSize } = this.model.config;
     const out = new Float32Array(Math.min(SCORE_STEP, tokens) * vocabSize);
@@ -118,6 +108,20 @@ export class Runner {
     });
   }
 
+  /** The same over caches of each of these kinds, or null where cancelled. @throws as generate */
+  compare(
+    ids: readonly number[],
+    caches: readonly KvCacheSettings[],
+    cancelled: Cancelled,
+  ): CacheScore[] | null {
+    this.checkText(
+      ids,
+      caches.every(({ window }) => window !== undefined),
+    );
+    const sizes = { contextLength: this.contextLength, step: SCORE_STEP };
+    return compareCaches(this.model, ids, caches, sizes, cancelled);
+  }
+
   dispose(): void {
     this.cache?.dispose();
     this.model.dispose();
@@ -127,10 +131,16 @@ export class Runner {
     return this.settings.window !== undefined;
   }
 
-  private checkIds(ids: readonly number[]): void {
+  private checkText(ids: readonly number[], windowed = this.windowed): void {
+    this.checkIds(ids, windowed);
+    if (ids.length >= 2) return;
+    throw expectedError('INVALID_ARGUMENT', 'ids', 'at least 2 tokens', String(ids.length));
+  }
+
+  private checkIds(ids: readonly number[], windowed = this.windowed): void {
     if (ids.length === 0)
       throw expectedError('EMPTY_PROMPT', 'prompt', 'at least one token', 'none');
-    if (!this.windowed && ids.length > this.contextLength) {
+    if (!windowed && ids.length > this.contextLength) {
       const expected = `at most ${this.contextLength} tokens, the context length,`;
       throw expectedError('CONTEXT_EXCEEDED', 'prompt', expected, String(ids.length));
     }
@@ -156,25 +166,11 @@ export class Runner {
   }
 
   private cacheFor(tokens: number): KvCache {
-    const { dtype, window, sinkTokens } = this.settings;
-    const capacity =
-      window === undefined
-        ? Math.min(this.contextLength, Math.ceil(tokens / CACHE_STEP) * CACHE_STEP)
-        : sinkTokens + window;
+    const capacity = cacheCapacity(this.settings, tokens, this.contextLength);
     if (this.cache !== null && this.cache.capacity >= capacity) return this.cache;
     this.cache?.dispose();
     this.cache = null;
-    this.cache = this.model.createCache({ capacity, dtype, window, sinkTokens });
+    this.cache = this.model.createCache({ ...this.settings, capacity });
     return this.cache;
   }
-}
-
-/** ln(sum(exp(x))) in float64, without overflow. */
-function logSumExp(row: Float32Array): number {
-  let max = -Infinity;
-  for (let i = 0; i < row.length; i++) if (row[i] > max) max = row[i];
-  if (!Number.isFinite(max)) return max;
-  let sum = 0;
-  for (let i = 0; i < row.length; i++) sum += Math.exp(row[i] - max);
-  return max + Math.log(sum);
 }

@@ -1,7 +1,8 @@
 /** What the layers of the runner agree on: weights from any format, one architecture, one way to run it. */
-import type { BlockDType, CacheDType, FloatData, FloatDType } from '../core/dtype';
+import type { BlockDType, FloatData, FloatDType } from '../core/dtype';
 import type { KvCache, KvSequence } from '../kv-cache/kv-cache';
 import type { RopeScaling } from '../nn/rope';
+import type { KvCacheSettings } from './cache-settings';
 
 export type { RopeScaling };
 
@@ -58,12 +59,8 @@ export interface ModelConfig {
 /** A model ready to run, synchronously, in whichever thread holds it. */
 export interface LanguageModel {
   readonly config: ModelConfig;
-  createCache(options: {
-    capacity: number;
-    dtype: CacheDType;
-    window?: number;
-    sinkTokens?: number;
-  }): KvCache;
+  /** `capacity`: tokens it must hold at least. */
+  createCache(options: KvCacheSettings & { capacity: number }): KvCache;
   /**
    * Appends ids to the sequence and returns logits: of the last token [vocab], or of every token [ids, vocab]; in `out`
    * where it is given, which must have just that length. Long prompts are cut into chunks inside.

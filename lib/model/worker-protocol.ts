@@ -5,25 +5,29 @@
 import type { BackendInfo } from '../backend/contract';
 import type { Precision } from '../core/precision';
 import { GqaError, type GqaErrorCode } from '../core/errors';
-import type { CacheSettings, FinishReason, GenerateJob, Score } from './runner';
+import type { KvCacheSettings } from './cache-settings';
+import type { CacheScore } from './compare-caches';
+import type { FinishReason, GenerateJob, Score } from './runner';
 
 /** workerData. */
 export interface WorkerSetup {
   path: string;
   contextLength: number;
-  cache: CacheSettings;
+  cache: KvCacheSettings;
   precision: Precision;
 }
 
 export type Job =
   | { kind: 'generate'; job: GenerateJob }
   | { kind: 'logits'; ids: readonly number[] }
-  | { kind: 'score'; ids: readonly number[] };
+  | { kind: 'score'; ids: readonly number[] }
+  | { kind: 'compare'; ids: readonly number[]; caches: readonly KvCacheSettings[] };
 
 export interface JobResults {
   generate: FinishReason;
   logits: Float32Array | null;
   score: Score | null;
+  compare: CacheScore[] | null;
 }
 
 export interface Request {

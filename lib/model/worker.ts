@@ -4,7 +4,14 @@ import { getBackend } from '../backend';
 import { loadArchitecture } from './arch';
 import { openCheckpoint } from './checkpoint';
 import { Runner } from './runner';
-import { packError, type Job, type Reply, type Request, type WorkerSetup } from './worker-protocol';
+import {
+  packError,
+  type Job,
+  type JobResults,
+  type Reply,
+  type Request,
+  type WorkerSetup,
+} from './worker-protocol';
 
 if (parentPort === null) throw new Error('This module runs in a worker thread only');
 const port = parentPort;
@@ -45,7 +52,7 @@ function run(
   job: Job,
   cancelled: () => boolean,
   emit: (token: number) => void,
-): ReturnType<Runner['generate'] | Runner['logits'] | Runner['score']> {
+): JobResults[Job['kind']] {
   switch (job.kind) {
     case 'generate':
       return runner.generate(job.job, cancelled, emit);
@@ -53,6 +60,8 @@ function run(
       return runner.logits(job.ids, cancelled);
     case 'score':
       return runner.score(job.ids, cancelled);
+    case 'compare':
+      return runner.compare(job.ids, job.caches, cancelled);
   }
 }
 

@@ -123,8 +123,11 @@ export class TransformerBlock {
     const start = sequence.length;
 
     this.run(calls.project, x, tokens);
-    this.rope.apply(scratch.query, tokens, sizes.heads, start);
-    this.rope.apply(scratch.key, tokens, sizes.kvHeads, start);
+    // A cache that counts positions itself turns queries and keys itself.
+    if (sequence.cache.positions === 'absolute') {
+      this.rope.apply(scratch.query, tokens, sizes.heads, start);
+      this.rope.apply(scratch.key, tokens, sizes.kvHeads, start);
+    }
     sequence.append(layer, views.key, views.value);
     attention(views.query, sequence.layer(layer), views.options);
     this.run(calls.output, scratch.context, tokens);

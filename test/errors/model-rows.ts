@@ -1,7 +1,7 @@
 /** Prompts, options and files that a model must refuse. */
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { loadModel, type Model } from '../../lib';
+import { loadModel, type GqaErrorCode, type KvCacheSettings, type Model } from '../../lib';
 import { embeddedModel } from '../support/package';
 import type { Row } from './rows';
 
@@ -16,6 +16,20 @@ function folderOf(folder: string, changes: Record<string, unknown>): string {
   );
   return path;
 }
+
+const SETTINGS: [GqaErrorCode, string, string, unknown][] = [
+  ['INVALID_ARGUMENT', '', 'settings that are none', 7],
+  ['INVALID_DTYPE', '.dtype', 'an unknown dtype of the cache', { dtype: 'q5' }],
+  ['INVALID_DTYPE', '.dtype.v', 'keys without values', { dtype: { k: 'q8' } }],
+  ['INVALID_ARGUMENT', '.rotate', 'a rotation that is neither', { rotate: 'on' }],
+  ['INVALID_ARGUMENT', '.rotate.k', 'no rotation of keys', { rotate: { v: true } }],
+  ['OUT_OF_RANGE', '.recent', 'less than no recent tokens', { dtype: 'q8', recent: -1 }],
+  ['NON_FINITE', '.recent', 'endless recent tokens', { dtype: 'q8', recent: Infinity }],
+  ['INVALID_ARGUMENT', '.recent', 'recent tokens of floats', { dtype: 'f16', recent: 64 }],
+  ['OUT_OF_RANGE', '.window', 'an empty window', { window: 0 }],
+  ['OUT_OF_RANGE', '.sinkTokens', 'less than no sinks', { window: 4, sinkTokens: -1 }],
+  ['INVALID_ARGUMENT', '.positions', 'positions of no kind', { positions: 'relative' }],
+];
 
 /** `model` has a context of 20 tokens; `folder` takes files. */
 export function modelRows(model: () => Model, folder: () => string): Row[] {
@@ -59,6 +73,34 @@ export function modelRows(model: () => Model, folder: () => string): Row[] {
       /options\.stop/,
       'a stop that is no string',
       () => first('a', { stop: [3] }),
+    ],
+    ...SETTINGS.map(([code, argument, what, settings]): Row => {
+      const load = () => loadModel(embeddedModel, { kvCache: settings as KvCacheSettings });
+      return [code, `options.kvCache${argument}`, what, load];
+    }),
+    [
+      'INVALID_ARGUMENT',
+      'caches',
+      'no kinds of cache to compare',
+      () => model().compareCaches([1, 2], []),
+    ],
+    [
+      'INVALID_DTYPE',
+      'caches[1].dtype',
+      'a kind of cache of no dtype',
+      () => model().compareCaches([1, 2], [{}, { dtype: 'q9' as 'q8' }]),
+    ],
+    [
+      'INVALID_ARGUMENT',
+      'ids',
+      'caches compared over one token',
+      () => model().compareCaches([1], [{}]),
+    ],
+    [
+      'CONTEXT_EXCEEDED',
+      'prompt',
+      'caches compared over more ids than the context',
+      () => model().compareCaches(new Array(21).fill(5), [{ window: 3 }, {}]),
     ],
     [
       'INVALID_ARGUMENT',

@@ -88,6 +88,20 @@ test('a windowed cache with sink tokens writes past its capacity', async () => {
   await small.dispose();
 });
 
+test('positions counted within the cache: text past the context length, as well predicted as within it', async () => {
+  const kvCache = { window: 192, sinkTokens: 4, positions: 'cache' } as const;
+  const endless = await loadModel(embeddedModel, { kvCache });
+  const ids = endless.tokenizer.encode(
+    readFileSync(join(goldenFolder, 'stories-sample.txt'), 'utf8'),
+  );
+  expect(ids.length).toBeGreaterThan(endless.contextLength + 100);
+  const { perplexity } = await endless.score(ids);
+  expect(perplexity).toBeLessThan(1.5 * golden.perplexity[0].perplexity);
+  const more = endless.contextLength + 60 - 470;
+  expect(await greedyTokens(endless, ids.slice(0, 470), more)).toHaveLength(more);
+  await endless.dispose();
+});
+
 test('16-bit caches stay near the f32 one', async () => {
   for (const dtype of ['f16', 'bf16'] as const) {
     const other = await loadModel(embeddedModel, { kvCache: { dtype } });

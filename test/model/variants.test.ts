@@ -120,6 +120,17 @@ const VARIANTS: [string, Variant][] = [
       load: { kvCache: { window: 7, sinkTokens: 3 } },
     },
   ],
+  [
+    'positions counted within the cache',
+    {
+      config: { window: 7, sinkTokens: 3, positions: 'cache' },
+      load: { kvCache: { window: 7, sinkTokens: 3, positions: 'cache' } },
+    },
+  ],
+  [
+    'positions counted within a cache that holds all',
+    { load: { kvCache: { positions: 'cache' } } },
+  ],
   ['another epsilon', { config: { eps: 0.1 } }],
 ];
 

@@ -21,6 +21,8 @@ export interface ReferenceConfig {
   /** A query sees this many keys, itself included, and the first sinkTokens. */
   window?: number;
   sinkTokens?: number;
+  /** 'cache': at every row, the keys that it sees are numbered anew from 0, and turned by these numbers. */
+  positions?: 'absolute' | 'cache';
 }
 
 /** A matrix [out, in] or a vector, by its GGUF name: `blk.0.attn_q.weight`, `output_norm.weight`. */
@@ -50,8 +52,10 @@ export function referenceLogits(
     const q = project(normed, 'attn_q', c.heads * c.headDim);
     const k = project(normed, 'attn_k', c.kvHeads * c.headDim);
     const v = project(normed, 'attn_v', c.kvHeads * c.headDim);
-    q.forEach((row, position) => rotate(c, row, position));
-    k.forEach((row, position) => rotate(c, row, position));
+    if (c.positions !== 'cache') {
+      q.forEach((row, position) => rotate(c, row, position));
+      k.forEach((row, position) => rotate(c, row, position));
+    }
     const mixed = q.map((row, i) => attend(c, row, i, k, v));
     add(x, project(mixed, 'attn_output', c.hidden));
     const inner = x.map((row) => norm(row, w('ffn_norm'), c.eps));
@@ -96,6 +100,12 @@ function rotate(c: ReferenceConfig, row: Float64Array, position: number): void {
   }
 }
 
+function rotated(c: ReferenceConfig, row: Float64Array, position: number): Float64Array {
+  const copy = row.slice();
+  rotate(c, copy, position);
+  return copy;
+}
+
 /** Row i of a causal attention over the keys 0 to i that the window shows. */
 function attend(
   c: ReferenceConfig,
@@ -105,19 +115,22 @@ function attend(
   v: Float64Array[],
 ): Float64Array {
   const out = new Float64Array(q.length);
-  const keys = Array.from({ length: i + 1 }, (_, j) => j).filter(
+  const seen = Array.from({ length: i + 1 }, (_, j) => j).filter(
     (j) => j > i - (c.window ?? Infinity) || j < (c.sinkTokens ?? 0),
   );
+  const numbered = c.positions === 'cache';
+  const query = numbered ? rotated(c, q, seen.length - 1) : q;
+  const keys = seen.map((j, slot) => (numbered ? rotated(c, k[j], slot) : k[j]));
   for (let h = 0; h < c.heads; h++) {
     const kv = floor(h / (c.heads / c.kvHeads)) * c.headDim;
-    const scores = keys.map((j) => {
+    const scores = keys.map((key) => {
       let dot = 0;
-      for (let d = 0; d < c.headDim; d++) dot += q[h * c.headDim + d] * k[j][kv + d];
+      for (let d = 0; d < c.headDim; d++) dot += query[h * c.headDim + d] * key[kv + d];
       return dot / sqrt(c.headDim);
     });
     const top = max(...scores);
     const sum = scores.reduce((s, score) => s + exp(score - top), 0);
-    keys.forEach((j, n) => {
+    seen.forEach((j, n) => {
       for (let d = 0; d < c.headDim; d++) {
         out[h * c.headDim + d] += (exp(scores[n] - top) / sum) * v[j][kv + d];
       }

@@ -47,8 +47,8 @@ export interface Report {
 export function formatCell(value: Cell, { decimals, style }: Column): string {
   if (value === null) return '';
   if (typeof value === 'string') return value;
-  if (style === 'percent') return `${(value * 100).toFixed(0)} %`;
-  if (style === 'scientific') return value.toExponential(1);
+  if (style === 'percent') return `${(value * 100).toFixed(decimals ?? 0)} %`;
+  if (style === 'scientific') return value.toExponential(decimals ?? 1);
   return decimals === undefined ? String(value) : value.toFixed(decimals);
 }
 

@@ -2,11 +2,10 @@
 import { basename } from 'node:path';
 import type { Command } from 'commander';
 import type { BackendInfo } from '../../backend/contract';
-import { CACHE_DTYPES, type CacheDType } from '../../core/dtype';
 import { loadModel, type GenerateOptions, type GenerationStats, type Model } from '../../model';
 import { embeddedModel } from '../../model/embedded';
 import { stoppable } from '../exit';
-import { collect, decimal, integer, oneOf } from '../options';
+import { cacheDTypes, collect, decimal, integer, oneOf, type CacheDTypes } from '../options';
 import { readPrompt } from '../prompt';
 import { print, Status } from '../terminal';
 
@@ -20,7 +19,7 @@ Examples:
   gqa generate "One day, Tom found a map" --seed 3
   gqa generate --model ./SmolLM2-135M-Instruct --chat "Name three rivers."
   gqa generate --model ./model.gguf - --max-tokens 100 < prompt.txt
-  gqa generate --model ./model.gguf "Once" --window 1024 --sink-tokens 4
+  gqa generate --model ./model.gguf "Once" --window 1024 --sink-tokens 4 --kv-positions cache
   gqa generate --json | jq -r .text`;
 
 type Sampling = Pick<
@@ -32,7 +31,10 @@ interface Options extends Sampling {
   model?: string;
   chat?: boolean;
   stop?: string[];
-  kvDtype?: CacheDType;
+  kvDtype?: CacheDTypes;
+  kvRotate?: 'on' | 'off';
+  kvRecent?: number;
+  kvPositions?: 'absolute' | 'cache';
   window?: number;
   sinkTokens?: number;
   contextLength?: number;
@@ -71,6 +73,9 @@ function samplingOf(options: Options): Sampling {
 function load({
   model,
   kvDtype,
+  kvRotate,
+  kvRecent,
+  kvPositions,
   window,
   sinkTokens,
   contextLength,
@@ -79,7 +84,14 @@ function load({
   return loadModel(model ?? embeddedModel.path, {
     precision,
     contextLength,
-    kvCache: { dtype: kvDtype, window, sinkTokens },
+    kvCache: {
+      dtype: kvDtype,
+      rotate: kvRotate === undefined ? undefined : kvRotate === 'on',
+      recent: kvRecent,
+      positions: kvPositions,
+      window,
+      sinkTokens,
+    },
   });
 }
 
@@ -155,8 +167,38 @@ async function run(
   });
 }
 
+function addCacheOptions(command: Command): Command {
+  return command
+    .option(
+      '--kv-dtype <dtype>',
+      'how the KV cache is stored: f32, f16, bf16, q8, q4, or K/V such as q8/q4 (f32; fast: bf16)',
+      cacheDTypes,
+    )
+    .option(
+      '--kv-rotate <choice>',
+      'on or off: store keys and values rotated (on for q4)',
+      oneOf('on', 'off'),
+    )
+    .option(
+      '--kv-recent <n>',
+      'newest tokens that a quantised cache keeps in full precision, in blocks of 64 (0)',
+      integer({ min: 0 }),
+    )
+    .option(
+      '--kv-positions <positions>',
+      'absolute, or cache: count only what is still visible, for texts without end (absolute)',
+      oneOf('absolute', 'cache'),
+    )
+    .option('--window <n>', 'tokens see the last n tokens only', integer({ min: 1 }))
+    .option(
+      '--sink-tokens <n>',
+      'first tokens that stay visible with --window',
+      integer({ min: 0 }),
+    );
+}
+
 export function addGenerate(program: Command): void {
-  program
+  const command = program
     .command('generate')
     .summary('continue a prompt with a model')
     .description('Continue PROMPT with a model. Text goes to stdout as it comes, speed to stderr.')
@@ -186,18 +228,8 @@ export function addGenerate(program: Command): void {
       decimal({ above: 0 }),
     )
     .option('--seed <n>', 'the same seed gives the same text', integer())
-    .option('--stop <text>', 'end before this text; may be given several times', collect)
-    .option(
-      '--kv-dtype <dtype>',
-      'how the KV cache is stored (f32; fast: bf16)',
-      oneOf(...CACHE_DTYPES),
-    )
-    .option('--window <n>', 'tokens see the last n tokens only', integer({ min: 1 }))
-    .option(
-      '--sink-tokens <n>',
-      'first tokens that stay visible with --window',
-      integer({ min: 0 }),
-    )
+    .option('--stop <text>', 'end before this text; may be given several times', collect);
+  addCacheOptions(command)
     .option(
       '--context-length <n>',
       "prompt and answer together, at most (the model's)",

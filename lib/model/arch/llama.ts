@@ -6,7 +6,6 @@
 import { getBackend } from '../../backend';
 import type { Backend } from '../../backend/contract';
 import type { Precision } from '../../core/precision';
-import type { CacheDType } from '../../core/dtype';
 import { expectedError, GqaError } from '../../core/errors';
 import { KvCache } from '../../kv-cache/kv-cache';
 import type { KvSequence } from '../../kv-cache/kv-cache';
@@ -16,6 +15,7 @@ import { Linear } from '../../nn/linear';
 import { RmsNorm } from '../../nn/rms-norm';
 import { Rope } from '../../nn/rope';
 import { BlockScratch, TransformerBlock } from '../../nn/transformer-block';
+import type { KvCacheSettings } from '../cache-settings';
 import type { LanguageModel, ModelConfig, WeightSource } from '../types';
 
 /**
@@ -40,7 +40,7 @@ export function loadLlama(
   );
   const norm = weights.load('model.norm.weight', [hiddenSize]);
   const head = config.tiedEmbeddings ? table : load('lm_head.weight');
-  return new Llama(config, table, blocks, new RmsNorm(norm, rmsNormEps), head, precision);
+  return new Llama(config, table, blocks, rope, new RmsNorm(norm, rmsNormEps), head, precision);
 }
 
 function loadBlock(
@@ -85,6 +85,7 @@ class Llama implements LanguageModel {
     readonly config: ModelConfig,
     private readonly table: Linear,
     private readonly blocks: readonly TransformerBlock[],
+    private readonly rope: Rope,
     private readonly norm: RmsNorm,
     private readonly head: Linear,
     precision: Precision,
@@ -100,17 +101,13 @@ class Llama implements LanguageModel {
   }
 
   /** A windowed cache is given room for a whole chunk beside its window, so that prompts need not be fed in morsels. */
-  createCache(options: {
-    capacity: number;
-    dtype: CacheDType;
-    window?: number;
-    sinkTokens?: number;
-  }): KvCache {
+  createCache(options: KvCacheSettings & { capacity: number }): KvCache {
     const { layers, kvHeads, headDim } = this.config;
-    const { window = Infinity, sinkTokens = 0 } = options;
-    const chunked = window === Infinity ? 0 : sinkTokens + window + CHUNK_TOKENS - 1;
+    const { window, sinkTokens = 0, positions } = options;
+    const chunked = window === undefined ? 0 : sinkTokens + window + CHUNK_TOKENS - 1;
     const capacity = Math.max(options.capacity, chunked);
-    return new KvCache({ ...options, layers, kvHeads, headDim, capacity });
+    const rope = positions === 'cache' ? this.rope : undefined;
+    return new KvCache({ ...options, layers, kvHeads, headDim, capacity, rope });
   }
 
   /**

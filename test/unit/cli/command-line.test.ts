@@ -80,6 +80,23 @@ describe('wrong usage exits with 2, prints nothing on stdout and names the fault
       ['PROMPT', '--model'],
     ],
     [
+      ['generate', '--kv-dtype', 'q8/q4/q4'],
+      ['--kv-dtype', "'q8/q4/q4'", 'K/V'],
+    ],
+    [['perplexity'], ['--text']],
+    [
+      ['perplexity', '--text', 'x', '--kv-dtype', 'f32,q9'],
+      ['--kv-dtype', "'f32,q9'", 'f32, f16, bf16'],
+    ],
+    [
+      ['perplexity', '--text', 'x', '--sink-tokens', '4'],
+      ['--sink-tokens', '--window'],
+    ],
+    [
+      ['perplexity', '--text', 'x', '--tokens', '1'],
+      ['--tokens', "'1'", '>= 2'],
+    ],
+    [
       ['bench', 'frobnicate'],
       ["'frobnicate'", 'attention, linear or model'],
     ],

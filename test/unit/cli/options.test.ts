@@ -1,5 +1,13 @@
 /** Option values: what is taken, and that everything else is refused with what was expected. */
-import { decimal, headShape, integer, listOf, matrixShape, oneOf } from '../../../lib/cli/options';
+import {
+  cacheDTypes,
+  decimal,
+  headShape,
+  integer,
+  listOf,
+  matrixShape,
+  oneOf,
+} from '../../../lib/cli/options';
 
 test('whole numbers within their range', () => {
   const parse = integer({ min: 1, max: 64 });
@@ -38,6 +46,16 @@ test('head shapes', () => {
     expect(() => headShape(text)).toThrow('such as 32/8/128');
   }
   expect(() => headShape('9/2/64')).toThrow('9 is not one of 2');
+});
+
+test('how a cache stores keys and values', () => {
+  expect(cacheDTypes('bf16')).toEqual({ k: 'bf16', v: 'bf16' });
+  expect(cacheDTypes('q8/q4')).toEqual({ k: 'q8', v: 'q4' });
+  for (const text of ['', 'q9', 'q8/', '/q8', 'q8/q4/q4', 'q8/q9', 'q8 q4']) {
+    expect(() => cacheDTypes(text)).toThrow(
+      'Expected one of f32, f16, bf16, q8, q4, or two as K/V',
+    );
+  }
 });
 
 test('matrix shapes', () => {

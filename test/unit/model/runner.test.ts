@@ -1,11 +1,12 @@
 import { loadArchitecture } from '../../../lib/model/arch';
 import { openCheckpoint } from '../../../lib/model/checkpoint';
-import { Runner, type CacheSettings, type GenerateJob } from '../../../lib/model/runner';
+import type { KvCacheSettings } from '../../../lib/model/cache-settings';
+import { Runner, type GenerateJob } from '../../../lib/model/runner';
 import type { LanguageModel } from '../../../lib/model/types';
 import { embeddedModel } from '../../support/package';
 
 const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
-const WHOLE: CacheSettings = { dtype: 'f32', window: undefined, sinkTokens: 0 };
+const WHOLE: KvCacheSettings = { dtype: 'f32', window: undefined, sinkTokens: 0 };
 const PROMPT = [1, 507, 663, 260, 556, 13];
 const never = () => false;
 
