@@ -1,79 +1,122 @@
-/** What a quantised cache holds of a row, from the definition in docs/numerics.md. Shares no code with the package. */
+/** What a cache holds of keys and values, from the definitions in docs/numerics.md. Shares no code with the package. */
 import { roundToDtype, type FloatName } from './numbers';
 
-const { floor, fround, log2, max, min, round, sqrt } = Math;
+const { abs, floor, fround, log2, max, min, round, sqrt } = Math;
 
-export type CacheName = FloatName | 'q8' | 'q4';
+export type QuantisedName = 'q8' | 'q4';
+export type CacheName = FloatName | QuantisedName;
+
+/** Values of a group of V. */
+const GROUP = 32;
+
+export function isQuantised(dtype: CacheName): dtype is QuantisedName {
+  return dtype === 'q8' || dtype === 'q4';
+}
 
 /** To the nearest whole number, ties to even. */
 function nearest(x: number): number {
   return x % 1 === 0.5 || x % 1 === -0.5 ? 2 * round(x / 2) : round(x);
 }
 
-const f16 = (x: number): number => roundToDtype(x, 'f16');
-
-/** The values of one scale, and of one minimum unless `symmetric`, as `most` steps of it hold them. */
-function group(values: number[], most: number, symmetric: boolean): number[] {
-  const lowest = symmetric ? 0 : f16(min(...values));
-  const size = symmetric ? max(...values.map((x) => max(x, -x))) : fround(max(...values) - lowest);
-  const scale = f16(fround(size / most));
-  const inverse = scale === 0 ? 0 : fround(1 / scale);
-  return values.map((x) => {
-    const steps = nearest(fround(fround(x - lowest) * inverse));
-    return fround(scale * max(symmetric ? -most : 0, min(most, steps)) + lowest);
-  });
+/** Numbers of one scale: x = scale * q + lowest, q whole, from `first` to `last`. */
+interface Steps {
+  scale: number;
+  inverse: number;
+  lowest: number;
+  first: number;
+  last: number;
 }
 
-/** A block of one head's keys [tokens][dims], quantised per dim over the tokens. */
-export function keysAsStored(rows: number[][], dtype: 'q8' | 'q4'): number[][] {
-  const dims = rows[0].map((_, d) =>
-    group(
-      rows.map((row) => row[d]),
-      dtype === 'q8' ? 255 : 15,
-      false,
-    ),
-  );
-  return rows.map((_, t) => dims.map((dim) => dim[t]));
+function stepsOf(scale: number, lowest: number, first: number, last: number): Steps {
+  return { scale, inverse: scale > 0 ? fround(1 / scale) : 0, lowest, first, last };
 }
 
-/** One Walsh-Hadamard transform of a power of two of elements, over its root; each step rounded by `round`. */
-function transformed(x: number[], round: (x: number) => number): number[] {
-  let y = x;
-  for (let half = 1; half < x.length; half *= 2) {
-    y = y.map((_, j) => {
-      const second = floor(j / half) % 2 === 1;
-      return round(second ? y[j - half] - y[j] : y[j] + y[j + half]);
-    });
+function inSteps(x: number, { scale, inverse, lowest, first, last }: Steps): number {
+  const q = nearest(fround(fround(x - lowest) * inverse));
+  return fround(fround(scale * max(first, min(last, q))) + lowest);
+}
+
+function f16(x: number): number {
+  return roundToDtype(x, 'f16');
+}
+
+/** From the smallest number up, in `last` steps. */
+function upwards(smallest: number, largest: number, last: number): Steps {
+  const lowest = f16(smallest);
+  return stepsOf(f16(fround(fround(largest - lowest) / last)), lowest, 0, last);
+}
+
+/** Numbers [from, to) of a value's row, `to - from` of them at most GROUP, filled up with zeros. */
+function groupSteps(row: ArrayLike<number>, from: number, to: number, dtype: QuantisedName): Steps {
+  const full = to - from === GROUP;
+  let smallest = full ? Infinity : 0;
+  let largest = full ? -Infinity : 0;
+  for (let i = from; i < to; i++) {
+    if (row[i] < smallest) smallest = row[i];
+    if (row[i] > largest) largest = row[i];
   }
-  return y.map((value) => round(value * fround(1 / sqrt(x.length))));
-}
-
-/** The rotation of a row, in f32, and its inverse, in f64. */
-export function rotated(row: number[]): number[] {
-  const length = 2 ** floor(log2(row.length));
-  const turned = [...transformed(row.slice(0, length), fround), ...row.slice(length)];
-  if (length === row.length) return turned;
-  const rest = row.length - length;
-  return [...turned.slice(0, rest), ...transformed(turned.slice(rest), fround)];
-}
-
-export function turnedBack(row: number[]): number[] {
-  const length = 2 ** floor(log2(row.length));
-  const exact = (x: number): number => x;
-  const rest = row.length - length;
-  const turned = rest === 0 ? row : [...row.slice(0, rest), ...transformed(row.slice(rest), exact)];
-  return [...transformed(turned.slice(0, length), exact), ...turned.slice(length)];
+  if (dtype === 'q4') return upwards(smallest, largest, 15);
+  const size = max(abs(smallest), abs(largest));
+  return stepsOf(f16(fround(size / 127)), 0, -127, 127);
 }
 
 /** A token's value of one head: groups of 32, the last one filled up with zeros. */
-export function asStored(row: number[], dtype: CacheName): number[] {
-  if (dtype !== 'q8' && dtype !== 'q4') return row.map((x) => roundToDtype(x, dtype));
-  const held: number[] = [];
-  for (let i = 0; i < row.length; i += 32) {
-    const values = row.slice(i, i + 32);
-    const filled = [...values, ...new Array<number>(32 - values.length).fill(0)];
-    const most = dtype === 'q8' ? 127 : 15;
-    held.push(...group(filled, most, dtype === 'q8').slice(0, values.length));
+export function asStored(row: ArrayLike<number>, dtype: CacheName): number[] {
+  if (!isQuantised(dtype)) return Array.from(row, (x) => roundToDtype(x, dtype));
+  const held = new Array<number>(row.length);
+  for (let from = 0; from < row.length; from += GROUP) {
+    const to = min(row.length, from + GROUP);
+    const steps = groupSteps(row, from, to, dtype);
+    for (let i = from; i < to; i++) held[i] = inSteps(row[i], steps);
   }
   return held;
+}
+
+/** The keys of one head over a whole block, [tokens][headDim]: each dim has a scale of its own. */
+export function keysAsStored(keys: readonly ArrayLike<number>[], dtype: QuantisedName): number[][] {
+  const held = keys.map((key) => new Array<number>(key.length));
+  for (let d = 0; d < keys[0].length; d++) {
+    let smallest = Infinity;
+    let largest = -Infinity;
+    for (const key of keys) {
+      if (key[d] < smallest) smallest = key[d];
+      if (key[d] > largest) largest = key[d];
+    }
+    const steps = upwards(smallest, largest, dtype === 'q8' ? 255 : 15);
+    for (let t = 0; t < keys.length; t++) held[t][d] = inSteps(keys[t][d], steps);
+  }
+  return held;
+}
+
+/** The Walsh-Hadamard transform of row[from .. from + width), scaled to keep lengths, in the row's own precision. */
+function transform(row: Float32Array | Float64Array, from: number, width: number): void {
+  for (let h = 1; h < width; h *= 2) {
+    for (let j = from; j < from + width; j += 2 * h) {
+      for (let i = j; i < j + h; i++) {
+        const [a, b] = [row[i], row[i + h]];
+        row[i] = a + b;
+        row[i + h] = a - b;
+      }
+    }
+  }
+  const scale = fround(1 / sqrt(width));
+  for (let i = from; i < from + width; i++) row[i] *= scale;
+}
+
+/** A head's key or value turned as rotated caches store it: the largest power of two of its dims, first and then last. */
+export function rotated(row: ArrayLike<number>): number[] {
+  const turned = Float32Array.from(row);
+  const width = 2 ** floor(log2(row.length));
+  transform(turned, 0, width);
+  if (width < row.length) transform(turned, row.length - width, width);
+  return Array.from(turned);
+}
+
+/** The inverse, in float64. */
+export function turnedBack(row: ArrayLike<number>): number[] {
+  const turned = Float64Array.from(row);
+  const width = 2 ** floor(log2(row.length));
+  if (width < row.length) transform(turned, row.length - width, width);
+  transform(turned, 0, width);
+  return Array.from(turned);
 }

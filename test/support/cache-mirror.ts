@@ -1,0 +1,493 @@
+/**
+ * What a KvCache must look like from outside: every token ever appended and not cut off, in plain arrays, what is stored
+ * of each, and the rules of what is held, from the documents. Nothing here is evicted, shared or packed.
+ */
+import type { GqaErrorCode } from '../../lib';
+import { floatsAgain, quantisedBlock, storedRow, turn } from './cache-contents';
+import type { ContentShape, Row, Storage } from './cache-contents';
+import type { FloatName } from './numbers';
+import { isQuantised, turnedBack } from './quantise';
+
+const { ceil, exp, floor, log, max, min, sqrt } = Math;
+
+export interface Token {
+  id: number;
+  /** Of this token and all before it. */
+  history: number;
+  /** In the text; within a tree of drafts several tokens have the same. */
+  position: number;
+}
+
+export interface LayerRules extends ContentShape {
+  capacity: number;
+  /** Infinity for none. */
+  window: number;
+  sinkTokens: number;
+  slack: number;
+}
+
+export interface CacheRules {
+  layers: readonly LayerRules[];
+  storage: Storage;
+  /** What keys, values and queries come in. */
+  given: FloatName;
+  recent: number;
+  blockTokens: number;
+}
+
+/** Newest tokens held beside the sinks. */
+function keepOf({ window, capacity, sinkTokens }: LayerRules): number {
+  return window === Infinity ? capacity : capacity - sinkTokens;
+}
+
+/** Oldest position besides the sinks that is held once a sequence has had `peak` tokens. */
+function startAfter(rules: LayerRules, peak: number): number {
+  return rules.window !== Infinity && peak > rules.capacity ? peak - keepOf(rules) : 0;
+}
+
+/** A token as it was appended, or numbers that a rollback brought back. */
+type Cell = Token | Row;
+
+/** A block of tokens, quantised when it is first looked at. */
+class Block {
+  private rows: Row[] | null = null;
+
+  constructor(
+    readonly cells: readonly Cell[],
+    private readonly layer: MirrorLayer,
+  ) {}
+
+  row(slot: number): Row {
+    return this.all()[slot];
+  }
+
+  all(): Row[] {
+    const { layer, cells } = this;
+    const { storage } = layer.cache;
+    this.rows ??= quantisedBlock(
+      layer.rules,
+      storage,
+      cells.map((cell) => layer.floats(cell)),
+    );
+    return this.rows;
+  }
+}
+
+/** Which blocks are read in floats. */
+interface FloatRange {
+  sinkOrdinals: number;
+  firstOrdinal: number;
+}
+
+export class MirrorLayer {
+  /** Of floats: every token. */
+  private cells: Cell[] = [];
+  /** Of quantised blocks: the tail's slots, and all blocks ever whole. */
+  private tail = new Map<number, { ordinal: number; cells: Cell[] }>();
+  private blocks = new Map<number, Block>();
+  private sinksInFloats: boolean;
+  length = 0;
+
+  constructor(
+    readonly cache: CacheRules,
+    readonly rules: LayerRules,
+    readonly index: number,
+    /** Rows by a token's history, shared by all sequences. */
+    private readonly memo: Map<number, Row>,
+  ) {
+    this.sinksInFloats = this.tailSinks > 0;
+  }
+
+  clone(): MirrorLayer {
+    const copy = new MirrorLayer(this.cache, this.rules, this.index, this.memo);
+    copy.cells = this.cells.slice();
+    for (const [slot, { ordinal, cells }] of this.tail) {
+      copy.tail.set(slot, { ordinal, cells: cells.slice() });
+    }
+    copy.blocks = new Map(this.blocks);
+    copy.sinksInFloats = this.sinksInFloats;
+    copy.length = this.length;
+    return copy;
+  }
+
+  private get quantised(): boolean {
+    const { k, v } = this.cache.storage;
+    return isQuantised(k) || isQuantised(v);
+  }
+
+  private get tailSinks(): number {
+    const { recent, blockTokens } = this.cache;
+    return recent > 0 ? ceil(this.rules.sinkTokens / blockTokens) : 0;
+  }
+
+  private tailSlot(ordinal: number): number {
+    const sinks = this.tailSinks;
+    const ring = 2 + ceil(min(this.cache.recent, this.rules.capacity) / this.cache.blockTokens);
+    return ordinal < sinks ? ordinal : sinks + ((ordinal - sinks) % ring);
+  }
+
+  /** Whether every block before `length` is as tokens were appended, not rounded twice. */
+  isPristine(length: number): boolean {
+    for (let o = 0; (o + 1) * this.cache.blockTokens <= length && this.quantised; o++) {
+      if (!this.blocks.get(o)!.cells.every((cell) => 'history' in cell)) return false;
+    }
+    return true;
+  }
+
+  floats(cell: Cell): Row {
+    if (!('history' in cell)) return cell;
+    let row = this.memo.get(cell.history);
+    if (row === undefined) {
+      const { storage, given } = this.cache;
+      row = storedRow(this.rules, storage, given, this.index, cell);
+      this.memo.set(cell.history, row);
+    }
+    return row;
+  }
+
+  append(tokens: readonly Token[]): void {
+    for (const token of tokens) this.write(this.length++, token);
+  }
+
+  private write(position: number, cell: Cell): void {
+    if (!this.quantised) {
+      this.cells[position] = cell;
+      return;
+    }
+    const { blockTokens } = this.cache;
+    const ordinal = floor(position / blockTokens);
+    const slot = this.tailSlot(ordinal);
+    const at = position % blockTokens;
+    if (at === 0) this.tail.set(slot, { ordinal, cells: [] });
+    const block = this.tail.get(slot)!;
+    if (block.ordinal !== ordinal) throw new Error('the mirror lost a block of floats');
+    block.cells[at] = cell;
+    if (at === blockTokens - 1) this.blocks.set(ordinal, new Block(block.cells.slice(), this));
+  }
+
+  truncate(length: number): void {
+    this.length = length;
+    this.cells.length = min(this.cells.length, length);
+    if (!this.quantised) return;
+    if (length === 0) this.sinksInFloats = this.tailSinks > 0;
+    const { blockTokens } = this.cache;
+    const ordinal = floor(length / blockTokens);
+    const at = length % blockTokens;
+    if (at === 0) return;
+    const slot = this.tailSlot(ordinal);
+    if (this.tail.get(slot)?.ordinal === ordinal) return;
+    // The tail has gone on: what was quantised comes back.
+    const cells = floatsAgain(this.cache.storage, this.blocks.get(ordinal)!.all());
+    this.tail.set(slot, { ordinal, cells });
+  }
+
+  /** Begins with the blocks of these tokens, quantised if at all. */
+  adopt(tokens: readonly Token[]): void {
+    this.append(tokens);
+    this.tail.clear();
+    if (tokens.length > 0) this.sinksInFloats = false;
+  }
+
+  /** Blocks in floats: unfinished ones, recent ones that the tail still holds without a gap, sinks. */
+  floatRange(): FloatRange {
+    const { length } = this;
+    if (!this.quantised) return { sinkOrdinals: 0, firstOrdinal: 0 };
+    const { recent, blockTokens } = this.cache;
+    const oldest = floor(max(0, length - min(recent, this.rules.capacity)) / blockTokens);
+    let firstOrdinal = ceil(length / blockTokens);
+    while (firstOrdinal > oldest && this.inTail(firstOrdinal - 1)) firstOrdinal--;
+    return { sinkOrdinals: this.sinksInFloats ? this.tailSinks : 0, firstOrdinal };
+  }
+
+  private inTail(ordinal: number): boolean {
+    return this.tail.get(this.tailSlot(ordinal))?.ordinal === ordinal;
+  }
+
+  /**
+   * A token's key and value as attention finds them, not rotated, and not turned where the cache turns keys.
+   *
+   * @param index its place in the sequence
+   */
+  rowAt(index: number, position: number, range: FloatRange): Row {
+    return this.plain(this.storedAt(index, range), position);
+  }
+
+  private storedAt(index: number, { sinkOrdinals, firstOrdinal }: FloatRange): Row {
+    if (!this.quantised) return this.floats(this.cells[index]);
+    const { blockTokens } = this.cache;
+    const ordinal = floor(index / blockTokens);
+    const at = index % blockTokens;
+    if (ordinal < firstOrdinal && ordinal >= sinkOrdinals) return this.blocks.get(ordinal)!.row(at);
+    const block = this.tail.get(this.tailSlot(ordinal))!;
+    if (block.ordinal !== ordinal) throw new Error('the mirror lost a block of floats');
+    return this.floats(block.cells[at]);
+  }
+
+  private readonly plainRows = new WeakMap<Row, Row>();
+
+  private plain(row: Row, position: number): Row {
+    const { turned, rotateKeys, rotateValues } = this.cache.storage;
+    if (!turned && !rotateKeys && !rotateValues) return row;
+    let plain = this.plainRows.get(row);
+    if (plain === undefined) {
+      const { kvHeads, headDim, valueDim } = this.rules;
+      plain = { k: row.k.slice(), v: row.v.slice() };
+      for (let head = 0; head < kvHeads; head++) {
+        const k = plain.k.subarray(head * headDim, (head + 1) * headDim);
+        const v = plain.v.subarray(head * valueDim, (head + 1) * valueDim);
+        if (rotateKeys) k.set(turnedBack(k));
+        if (rotateValues) v.set(turnedBack(v));
+        if (turned) turn(k, 0, headDim, position, true);
+      }
+      this.plainRows.set(row, plain);
+    }
+    return plain;
+  }
+}
+
+export interface SeenOptions {
+  causal?: boolean;
+  window?: number;
+  sinkTokens?: number;
+}
+
+/** A row of queries: its position, and its place among the sequence's tokens. */
+interface QueryRow {
+  position: number;
+  index: number;
+  /** Where its step began, if that was a tree of drafts, and which of its tokens the row sees. */
+  tree: { start: number; seen: readonly number[] } | null;
+}
+
+export interface Expected {
+  out: Float64Array;
+  lse: Float64Array;
+  largestScore: number;
+}
+
+export class MirrorSequence {
+  tokens: Token[] = [];
+  readonly layers: MirrorLayer[];
+  /** Tokens that every layer has. */
+  length = 0;
+  /** The largest length reached. */
+  peak = 0;
+
+  constructor(
+    readonly cache: CacheRules,
+    readonly memos: readonly Map<number, Row>[],
+  ) {
+    this.layers = cache.layers.map((rules, i) => new MirrorLayer(cache, rules, i, memos[i]));
+  }
+
+  clone(): MirrorSequence {
+    const copy = new MirrorSequence(this.cache, this.memos);
+    copy.tokens = this.tokens.slice();
+    copy.layers.forEach((_, i) => (copy.layers[i] = this.layers[i].clone()));
+    copy.length = this.length;
+    copy.peak = this.peak;
+    return copy;
+  }
+
+  /** The longest that layers have got in the step under way. */
+  get reached(): number {
+    return max(...this.layers.map(({ length }) => length));
+  }
+
+  get start(): number {
+    return max(...this.cache.layers.map((rules) => startAfter(rules, this.peak)));
+  }
+
+  /** Tokens that still fit. */
+  get room(): number {
+    const full = this.cache.layers.filter(({ window }) => window === Infinity);
+    return min(...full.map(({ capacity }) => capacity - this.length));
+  }
+
+  /** Tokens that may be appended so that each finds all keys that it sees. */
+  get longestChunk(): number {
+    const most = this.cache.layers.map((rules) =>
+      max(rules.capacity - this.length, keepOf(rules) - rules.window + 1),
+    );
+    return min(...most);
+  }
+
+  /** Takes note of tokens that the layers then append one by one; `commit` ends the step. */
+  begin(tokens: readonly Token[]): void {
+    this.tokens.push(...tokens);
+  }
+
+  commit(): void {
+    this.length = this.tokens.length;
+    this.peak = max(this.peak, this.length);
+  }
+
+  append(tokens: readonly Token[]): void {
+    this.begin(tokens);
+    for (const layer of this.layers) layer.append(tokens);
+    this.commit();
+  }
+
+  truncateError(length: number): GqaErrorCode | undefined {
+    if (length > this.length) return 'OUT_OF_RANGE';
+    const peak = max(this.peak, this.reached);
+    const refused = this.cache.layers.some(
+      (rules) => startAfter(rules, peak) > 0 && length < peak - rules.slack,
+    );
+    return refused ? 'SLACK_EXCEEDED' : undefined;
+  }
+
+  truncate(length: number): void {
+    this.peak = max(this.peak, this.reached);
+    for (const layer of this.layers) layer.truncate(length);
+    this.tokens.length = length;
+    this.length = length;
+  }
+
+  /** Of a tree of drafts that began at `start`, these tokens stay. */
+  keep(start: number, tokens: readonly Token[]): void {
+    this.truncate(start);
+    this.append(tokens);
+  }
+
+  /** Begins with whole blocks of a shared prefix. */
+  adopt(tokens: readonly Token[]): void {
+    this.tokens = tokens.slice();
+    for (const layer of this.layers) layer.adopt(tokens);
+    this.commit();
+  }
+
+  attendError(layer: number, queries: number, options: SeenOptions): GqaErrorCode | undefined {
+    const { rules, length } = this.layers[layer];
+    const { window = rules.window, sinkTokens = rules.sinkTokens } = options;
+    const windowed = rules.window !== Infinity;
+    // An option may only narrow what the cache holds.
+    if (window > rules.window || (windowed && sinkTokens > rules.sinkTokens)) {
+      return 'INVALID_ARGUMENT';
+    }
+    const start = startAfter(rules, max(this.peak, length));
+    for (let i = 0; i < queries; i++) {
+      const position = length - queries + i;
+      const newest = options.causal === false ? length - 1 : position;
+      const oldest = max(0, position - window + 1, rules.sinkTokens);
+      if (oldest <= newest && oldest < start) return 'POSITION_EVICTED';
+    }
+    return undefined;
+  }
+
+  /** Attention of the newest `queries` tokens of a layer, q [queries, heads, headDim]. */
+  attend(layer: number, q: Float64Array, queries: number, options: SeenOptions = {}): Expected {
+    const { length } = this.layers[layer];
+    const rows = Array.from({ length: queries }, (_, i): QueryRow => {
+      const index = length - queries + i;
+      return { position: index, index, tree: null };
+    });
+    return this.attendRows(layer, q, rows, options);
+  }
+
+  /** The same of a tree of drafts, the newest tokens; `parents` are rows of it, -1 for none. */
+  attendTree(layer: number, q: Float64Array, parents: readonly number[]): Expected {
+    const start = this.layers[layer].length - parents.length;
+    const rows = parents.map((_, row): QueryRow => {
+      const seen: number[] = [];
+      for (let at = row; at >= 0; at = parents[at]) seen.unshift(start + at);
+      const { position } = this.tokens[start + row];
+      return { position, index: start + row, tree: { start, seen } };
+    });
+    return this.attendRows(layer, q, rows, {});
+  }
+
+  /** Naive attention, float64, row by row. */
+  private attendRows(
+    layer: number,
+    q: Float64Array,
+    rows: readonly QueryRow[],
+    options: SeenOptions,
+  ): Expected {
+    const { rules } = this.layers[layer];
+    const { headDim, valueDim, kvHeads } = rules;
+    const heads = rows.length === 0 ? 0 : q.length / (rows.length * headDim);
+    const out = new Float64Array(rows.length * heads * valueDim);
+    const lse = new Float64Array(rows.length * heads).fill(-Infinity);
+    const range = this.layers[layer].floatRange();
+    const { window = rules.window, sinkTokens = rules.sinkTokens } = options;
+    const view = { ...rules, window, sinkTokens };
+    let largestScore = 0;
+    rows.forEach((row, i) => {
+      const seen = this.seenBy(row, layer, options);
+      if (seen.length === 0) return;
+      const pairs = seen.map((j) => this.layers[layer].rowAt(j, this.tokens[j].position, range));
+      const keys = this.keysFor(row, view, seen, pairs);
+      for (let h = 0; h < heads; h++) {
+        const at = i * heads + h;
+        const query = q.slice(at * headDim, (at + 1) * headDim);
+        this.turnQuery(query, row, view);
+        const head = floor(h / (heads / kvHeads));
+        const scores = keys.map((key) => {
+          let dot = 0;
+          for (let d = 0; d < headDim; d++) dot += query[d] * key[head * headDim + d];
+          return dot / sqrt(headDim);
+        });
+        const top = max(...scores);
+        let sum = 0;
+        for (const score of scores) {
+          sum += exp(score - top);
+          largestScore = max(largestScore, score, -score);
+        }
+        lse[at] = top + log(sum);
+        scores.forEach((score, n) => {
+          const weight = exp(score - top) / sum;
+          const value = pairs[n].v;
+          for (let d = 0; d < valueDim; d++) {
+            out[at * valueDim + d] += weight * value[head * valueDim + d];
+          }
+        });
+      }
+    });
+    return { out, lse, largestScore };
+  }
+
+  /** Places of the tokens that a row sees, in their order. */
+  private seenBy(
+    { position, index, tree }: QueryRow,
+    layer: number,
+    options: SeenOptions,
+  ): number[] {
+    const { rules, length } = this.layers[layer];
+    const { window = rules.window, sinkTokens = rules.sinkTokens } = options;
+    const seen: number[] = [];
+    const last = tree !== null ? tree.start - 1 : options.causal === false ? length - 1 : index;
+    const oldest = max(0, position - window + 1);
+    for (let j = 0; j < min(sinkTokens, oldest, last + 1); j++) seen.push(j);
+    for (let j = oldest; j <= last; j++) seen.push(j);
+    for (const j of tree?.seen ?? []) if (this.tokens[j].position >= oldest) seen.push(j);
+    return seen;
+  }
+
+  /**
+   * Keys as they meet a row's query. A cache that counts positions within itself numbers what the row sees, sinks first,
+   * and turns each key to its number.
+   */
+  private keysFor(
+    row: QueryRow,
+    { sinkTokens, window, headDim, kvHeads }: LayerRules,
+    seen: readonly number[],
+    pairs: readonly Row[],
+  ): Float64Array[] {
+    if (!this.cache.storage.turned) return pairs.map(({ k }) => k);
+    const skipped = max(0, row.position - window + 1 - sinkTokens);
+    return pairs.map(({ k }, n) => {
+      const key = k.slice();
+      const { position } = this.tokens[seen[n]];
+      const slot = position < sinkTokens ? position : position - skipped;
+      for (let head = 0; head < kvHeads; head++) turn(key, head * headDim, headDim, slot);
+      return key;
+    });
+  }
+
+  private turnQuery(query: Float64Array, { position }: QueryRow, rules: LayerRules): void {
+    if (!this.cache.storage.turned) return;
+    const slot = min(position, rules.sinkTokens + rules.window - 1);
+    turn(query, 0, rules.headDim, slot);
+  }
+}
