@@ -15,5 +15,10 @@ export type {
   StepFeatures,
   StepOptions,
 } from './kv-cache/kv-cache';
+export { FileBlockStore } from './kv-cache/snapshot/file-store';
+export { RedisBlockStore } from './kv-cache/snapshot/redis-store';
+export type { RedisBlockStoreOptions, RedisClient } from './kv-cache/snapshot/redis-store';
+export type { SaveResult } from './kv-cache/snapshot/saving';
+export type { BlockStore } from './kv-cache/snapshot/store';
 export * from './model';
 export * from './nn';

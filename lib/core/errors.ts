@@ -18,6 +18,9 @@ export type GqaErrorCode =
   | 'LAYERS_UNEVEN' // the layers of a cache did not advance together
   | 'OUT_OF_MEMORY' // an allocation failed
   | 'BACKEND_UNAVAILABLE' // a forced backend, instruction set or thread count cannot be had
+  | 'INVALID_SNAPSHOT' // bytes that are no snapshot of this version, or damaged ones
+  | 'SNAPSHOT_MISMATCH' // a sound snapshot of another layout, geometry or model
+  | 'STORE_FAILED' // a store, file or stream of snapshots that fails
   | 'INVALID_FILE' // a model file that is truncated, inconsistent or hostile
   | 'UNSUPPORTED_MODEL' // an architecture, tensor type or feature not implemented
   | 'NO_TOKENIZER' // text given to a model without tokenizer files
