@@ -18,6 +18,8 @@ import type { CachePlan, KvCacheOptions } from './options';
 import { Prefixes } from './prefixes';
 import { KvSequence } from './sequence';
 import { blockBytes } from './sizes';
+import { loadSequenceFrom, restoreSequence, restoreSequenceFrom } from './snapshot/sequences';
+import type { BlockStore } from './snapshot/store';
 import { planStep } from './step-plan';
 import { KvStep } from './step';
 import type { StepEntry, StepOptions } from './step';
@@ -196,11 +198,44 @@ export class KvCache {
     return new KvStep(this, planStep(this, entries, options));
   }
 
+  /**
+   * A new sequence from the bytes of `sequence.snapshot()`: that of a cache of the same layers, dtypes, windows and model,
+   * with room for it.
+   *
+   * @throws GqaError INVALID_SNAPSHOT (damaged, foreign, of another version), SNAPSHOT_MISMATCH (of another cache),
+   *   INVALID_ARGUMENT, CAPACITY_EXCEEDED (all sequences are in use), OUT_OF_MEMORY, DISPOSED, BUSY. The cache is as
+   *   it was then.
+   */
+  restore(bytes: Uint8Array): KvSequence {
+    return restoreSequence(this, bytes);
+  }
+
+  /**
+   * The same from a file or a stream, which is read to its end. The cache can be used meanwhile.
+   *
+   * @throws GqaError as restore, and STORE_FAILED where reading fails.
+   */
+  async restoreFrom(source: string | NodeJS.ReadableStream): Promise<KvSequence> {
+    return restoreSequenceFrom(this, source);
+  }
+
+  /**
+   * The same from a store that a sequence was saved in under this name. The cache can be used meanwhile.
+   *
+   * @throws GqaError as restore, INVALID_ARGUMENT where nothing was saved under the name, STORE_FAILED where the store
+   *   fails.
+   */
+  async loadFrom(store: BlockStore, name: string): Promise<KvSequence> {
+    return loadSequenceFrom(this, store, name);
+  }
+
   /** Frees the storage at once and disposes every sequence; a second call does nothing. @throws GqaError BUSY. */
   dispose(): void {
     if (this.state === DISPOSED) return;
     this.checkUsable();
-    for (const sequence of [...this.live]) sequence.dispose();
+    // All of them or none.
+    for (const sequence of this.live) sequence.checkUsable('cache');
+    for (const sequence of this.live) sequence.dispose();
     this.prefixes.clear();
     this.state = DISPOSED;
     for (const group of this.groups) group.dispose();

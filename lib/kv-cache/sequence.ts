@@ -13,10 +13,18 @@ import { longestChunk } from './geometry';
 import type { KvCache } from './kv-cache';
 import { KvLayer } from './layer';
 import type { BlockRing } from './ring';
+import type { SaveResult } from './snapshot/saving';
+import {
+  inheritDigests,
+  saveSequenceTo,
+  snapshotBytes,
+  snapshotSequenceTo,
+} from './snapshot/sequences';
+import type { BlockStore } from './snapshot/store';
 import { TokenCount } from './token-count';
 
 export class KvSequence {
-  /** @internal DISPOSED or IDLE; what is busy is the cache. */
+  /** @internal DISPOSED, IDLE, or the number of calls that save it; async attention makes the cache busy. */
   state = IDLE;
   /** @internal */
   readonly count: TokenCount;
@@ -191,6 +199,7 @@ export class KvSequence {
     fork.rings.forEach((ring, i) => ring.adoptAll(this.rings[i]));
     fork.layers.forEach((layer, i) => layer.adopt(this.layers[i]));
     fork.count.reset(this.length);
+    inheritDigests(fork, this);
     return fork;
   }
 
@@ -208,10 +217,46 @@ export class KvSequence {
     return this.cache.prefixes.share(this, tokens);
   }
 
+  /**
+   * All of this sequence in bytes that `cache.restore()` makes a sequence of, in any process and on any backend
+   * (docs/snapshots.md).
+   *
+   * @throws GqaError LAYERS_UNEVEN (in the middle of a step), OUT_OF_MEMORY, DISPOSED, BUSY.
+   */
+  snapshot(): Uint8Array {
+    return snapshotBytes(this);
+  }
+
+  /**
+   * The same bytes to a file, which is there when they all are, or to a stream, which is ended. Until then the sequence
+   * is busy; others are not.
+   *
+   * @returns bytes written
+   * @throws GqaError STORE_FAILED, INVALID_ARGUMENT, LAYERS_UNEVEN, OUT_OF_MEMORY, DISPOSED, BUSY.
+   */
+  async snapshotTo(target: string | NodeJS.WritableStream): Promise<number> {
+    return snapshotSequenceTo(this, target);
+  }
+
+  /**
+   * Saves this sequence in a store under a name, in the place of what had it before. Only blocks that the store does not
+   * have yet are written. Until then the sequence is busy; others are not.
+   *
+   * @throws GqaError STORE_FAILED, INVALID_ARGUMENT, LAYERS_UNEVEN, OUT_OF_MEMORY, DISPOSED, BUSY.
+   */
+  async saveTo(store: BlockStore, name: string): Promise<SaveResult> {
+    return saveSequenceTo(this, store, name);
+  }
+
   /** Gives the blocks back to the cache; a second call does nothing. @throws GqaError BUSY. */
   dispose(): void {
     if (this.state === DISPOSED) return;
     this.checkUsable('sequence');
+    this.letGo();
+  }
+
+  /** @internal */
+  letGo(): void {
     for (const ring of this.rings) ring.clear();
     this.state = DISPOSED;
     this.cache.forget(this);
