@@ -8,6 +8,7 @@ import type { KvLayer } from './layer';
 import type { LayerStorage } from './layer-group';
 
 const NO_DATA = new Float32Array(0);
+const JUST_ABOVE = 1 + 2 ** -16;
 
 /** Positions [from, to). */
 interface Run {
@@ -76,8 +77,8 @@ export class AppendRows {
       if (to <= from) continue;
       const at = first + from - position;
       const rows = at === 0 ? data : data.subarray(at * width, (at + to - from) * width);
-      // The limit itself is allowed, and what f32 has up to one more is rounded to it.
-      if (backend.allBelow(rows, this.dtype, (to - from) * width, limit + 1)) continue;
+      // The limit itself is allowed, and what f32 has just above it is rounded to it.
+      if (backend.allBelow(rows, this.dtype, (to - from) * width, limit * JUST_ABOVE)) continue;
       const expected = `finite values of magnitude ${limit} at most for a quantised cache`;
       throw expectedError('NON_FINITE', argument, expected, 'others');
     }

@@ -38,10 +38,7 @@ export function stepTables(
     rows[row + EntrySlot.ids] = at;
     rows[row + EntrySlot.tailIds] = at + slots;
     rows[row + EntrySlot.tailSinkOrdinals] = layers[i].tailSinkOrdinals;
-    rows[row + EntrySlot.tailFirstOrdinal] = Math.min(
-      layers[i].firstTailOrdinal(keyTokens),
-      Number.MAX_SAFE_INTEGER,
-    );
+    rows[row + EntrySlot.tailFirstOrdinal] = firstTailOrdinal(entry, layers[i]);
     rows[row + EntrySlot.tree] = addTree(entry, geometry.window, trees);
   });
   return {
@@ -55,6 +52,25 @@ export function stepTables(
     trees: Int32Array.from(trees),
     ...shareTables(cascade ? findShares(entries, geometry, layers) : [], geometry.blockTokens),
   };
+}
+
+/**
+ * Whether the tables hold for another layer of the group too. Its tail differs where a step was dropped that only some
+ * layers had appended: theirs no longer hold what the step took the place of.
+ */
+export function tailsAgree(
+  plan: StepPlan,
+  entries: readonly PlannedEntry[],
+  layerOf: (entry: PlannedEntry) => KvLayer,
+): boolean {
+  return entries.every((entry, i) => {
+    const planned = plan.entries[i * EntrySlot.width + EntrySlot.tailFirstOrdinal];
+    return planned === firstTailOrdinal(entry, layerOf(entry));
+  });
+}
+
+function firstTailOrdinal({ start, tokens }: PlannedEntry, layer: KvLayer): number {
+  return Math.min(layer.firstTailOrdinal(start + tokens), Number.MAX_SAFE_INTEGER);
 }
 
 const NO_TAIL = { sinkBlocks: 0, ringBlocks: 0 };

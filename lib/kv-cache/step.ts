@@ -12,7 +12,7 @@ import { AppendRows } from './append';
 import type { KvCache } from './kv-cache';
 import type { KvLayer } from './layer';
 import { turnQueries } from './positions';
-import { stepTables } from './step-tables';
+import { stepTables, tailsAgree } from './step-tables';
 import type { PlannedEntry, PlannedStep } from './step-plan';
 
 export type { StepEntry, StepOptions } from './step-plan';
@@ -231,7 +231,9 @@ export class KvStep {
   private planOf(layer: number, { ring }: KvLayer): StepPlan {
     const group = this.cache.groups.indexOf(this.cache.storage[layer].group);
     const layerOf = ({ sequence }: PlannedEntry): KvLayer => sequence.layers[layer];
-    return (this.plans[group] ??= stepTables(this.planned, ring.geometry, layerOf));
+    const made = this.plans[group];
+    if (made !== undefined && tailsAgree(made, this.entries, layerOf)) return made;
+    return (this.plans[group] = stepTables(this.planned, ring.geometry, layerOf));
   }
 
   /** Queries of a cache that counts positions itself: copies, turned. */

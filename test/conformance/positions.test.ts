@@ -2,7 +2,7 @@
  * Positions counted within what a query sees (StreamingLLM), against the definition: keys kept as they came, and turned at
  * every query to their slot among the sinks and the window.
  */
-import { attention, KvCache, Rope, Tensor } from '../../lib';
+import { attention, KvCache, Rope } from '../../lib';
 import type { CacheDType, KvSequence } from '../../lib';
 import { attentionOracle } from '../oracle';
 import { Random } from '../support/random';
@@ -73,7 +73,7 @@ class Stream {
         headDim: HEAD_DIM,
         valueDim: HEAD_DIM,
       });
-      const actual = Array.from((out as Tensor<'f32'>).data.slice(row * width, (row + 1) * width));
+      const actual = Array.from(out.data.slice(row * width, (row + 1) * width));
       const what = `row ${row} of ${rows} after ${this.keys.length} tokens`;
       expectClose(what, actual, expected.out, attentionTolerance('f32', expected.largestScore));
     }

@@ -95,6 +95,24 @@ describe.each(['q8', 'q4'] as const)('%s', (dtype) => {
     mirror.check(0, 1, 3);
   });
 
+  test('rotated rows stay within f16, or are refused', () => {
+    for (const headDim of [32, 96, 512, 1024]) {
+      const shape = { layers: 1, kvHeads: 1, headDim, dtype, rotate: true };
+      const sequence = new KvCache({ ...shape, capacity: 64 }).sequence();
+      const span = 2 ** Math.floor(Math.log2(headDim));
+      const limit = 65504 / (span === headDim ? Math.sqrt(span) : span);
+      const rowsOf = (value: number) =>
+        f32Tensor(new Array<number>(64 * headDim).fill(value), [64, 1, headDim]);
+      const above = rowsOf(limit + 0.5);
+      const refusal = expect.objectContaining({ code: 'NON_FINITE', argument: 'k' }) as Error;
+      expect(() => sequence.append(0, above, above)).toThrow(refusal);
+      const rows = rowsOf(Math.fround(limit));
+      sequence.append(0, rows, rows);
+      const { data } = attention(Tensor.zeros([1, 1, 1, headDim]), sequence.layer(0));
+      for (const x of data) expect(abs(x - limit)).toBeLessThan(5e-3 * limit);
+    }
+  });
+
   // Both sides of the row counts at which kernels change from integers to widened blocks.
   test.each(axis([1, 2, 5, 7, 13, 24, 25, 47, 48, 49, 60]))('%i queries, one head', (queries) => {
     const shape = { layers: 1, kvHeads: 2, headDim: 80, valueDim: 48, dtype };

@@ -2,8 +2,8 @@
  * Forks, shared prefixes, rollbacks and steps of many sequences: whatever its history, a sequence gives bit for bit what
  * one gives that had its tokens appended at once, to a cache of its own.
  */
-import { attention, GqaError, KvCache, Tensor } from '../../lib';
-import type { CacheDType, KvCacheOptions, KvSequence } from '../../lib';
+import { attention, GqaError, KvCache } from '../../lib';
+import type { CacheDType, KvCacheOptions, KvSequence, Tensor } from '../../lib';
 import { Random } from '../support/random';
 import { expectClose, expectSameBits } from '../support/compare';
 import { f32Tensor, normals } from '../support/tensors';
@@ -246,6 +246,26 @@ describe.each(DTYPES)('%s', (dtype) => {
       cache.dispose();
     }
   });
+});
+
+test('a step after one that only a layer had appended reads what each layer still holds', () => {
+  const cache = new KvCache({ ...BASE, dtype: 'q8', recent: 128 });
+  const sequence = cache.sequence();
+  append(sequence, newIds(300));
+  const dropped = newIds(200);
+  sequence.append(0, rows(dropped, 0, 'k'), rows(dropped, 0, 'v'));
+  sequence.truncate(300);
+  const step = cache.step([{ sequence, tokens: 1 }]);
+  const ids = newIds(1);
+  // The layer whose tail holds most comes first.
+  for (const layer of [1, 0]) {
+    step.append(layer, rows(ids, layer, 'k'), rows(ids, layer, 'v'));
+    const q = query(1);
+    const out = step.attend(layer, f32Tensor(q.data, [1, HEADS, HEAD_DIM]));
+    const alone = attention(q, sequence.layer(layer));
+    expectClose(`layer ${layer}`, out.data, alone.data, 1e-3);
+  }
+  cache.dispose();
 });
 
 /** Blocks of 64 tokens that a cache of BASE has. */
