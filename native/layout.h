@@ -24,7 +24,7 @@
 namespace gqa {
 
 // The last three are quantised in groups of 32 like GGUF's blocks of the same names: x = scale * q, scale * (q - 8),
-// scale * q + minimum.
+// scale * q + minimum. Of a cache's keys q8_0 and q4_1 say how wide q is; see KeyPanel.
 enum class DType : int32_t { f32 = 0, f16 = 1, bf16 = 2, i8 = 3, u8 = 4, i32 = 5, q8_0 = 6, q4_0 = 7, q4_1 = 8 };
 
 // Lanes of a vector: tokens of K, dims of V, output features of a weight. Packed layouts are made of panels of up to 64
@@ -96,21 +96,33 @@ struct PanelLayout {
   }
 };
 
-// The pieces of a word, lowest first, are bytes (q8_0) or nibbles. A byte is a step; byte j of a 4-bit word holds steps
-// j and 4 + j. Only in V of q8_0 steps (0, 1), and (2, 3), are 16 bits apart, so that they come out as pairs of 16-bit
+// The pieces of a word of quantised K or V, lowest first, are bytes (q8_0) or nibbles. Byte j of a 4-bit word holds
+// steps j and 4 + j. Of bytes steps (0, 1), and (2, 3), are 16 bits apart, so that they come out as pairs of 16-bit
 // numbers in their own order.
-GQA_INLINE constexpr int64_t keyStepOf(DType t, int64_t piece) {
-  return t == DType::q8_0 ? piece : piece / 2 + piece % 2 * 4;
+GQA_INLINE constexpr int64_t blockStepOf(DType t, int64_t piece) {
+  return t == DType::q8_0 ? piece % 2 * 2 + piece / 2 : piece / 2 + piece % 2 * 4;
 }
-GQA_INLINE constexpr int64_t valueStepOf(DType t, int64_t piece) {
-  return t == DType::q8_0 ? piece % 2 * 2 + piece / 2 : keyStepOf(t, piece);
-}
-GQA_INLINE constexpr int64_t valuePieceOf(DType t, int64_t step) {
+GQA_INLINE constexpr int64_t blockPieceOf(DType t, int64_t step) {
   return t == DType::q8_0 ? step % 2 * 2 + step / 2 : step % 4 * 2 + step / 4;
 }
 
-// Quantised values of a block, whose lanes are dims and whose steps are tokens: as in K, 32 dims of one token share a
-// scale. A panel is its rows [tokens/k][lanes][k], then, per 32 of its lanes, the tokens' scales and their minimums.
+// Quantised keys of a block, whose lanes are its tokens and whose steps are dims: every dim has a minimum and a scale.
+// A panel is its rows [dims/k][lanes][k], then the dims' minimums and their scales, f16, both padded to 16.
+struct KeyPanel {
+  DType dtype;
+  int64_t tokens, dims;
+
+  GQA_INLINE int64_t rowBytes() const { return tokens * 4; }
+  GQA_INLINE int64_t rows() const { return (dims + panelStep(dtype) - 1) >> panelBits(dtype); }
+  GQA_INLINE int64_t vectorOffset(int64_t v) const { return v * kLanes * 4; }
+  GQA_INLINE int64_t paddedDims() const { return roundUp(dims, kLanes); }
+  GQA_INLINE int64_t minimumsOffset() const { return rows() * rowBytes(); }
+  GQA_INLINE int64_t scalesOffset() const { return minimumsOffset() + paddedDims() * 2; }
+  GQA_INLINE int64_t bytes() const { return scalesOffset() + paddedDims() * 2; }
+};
+
+// Quantised values of a block, whose lanes are dims and whose steps are tokens: 32 dims of one token share a scale. A
+// panel is its rows [tokens/k][lanes][k], then, per 32 of its lanes, the tokens' scales and their minimums.
 struct ValuePanels {
   DType dtype;
   int64_t lanes, tokens;
@@ -136,14 +148,19 @@ struct ValuePanels {
 
 // One block of one KV head: K, a panel whose lanes are its tokens, then V, panels whose lanes are the value dims.
 struct BlockLayout {
-  DType dtype;
+  DType keyType, valueType;
   int64_t headDim, valueDim, blockTokens;
+  bool rotateKeys = false, rotateValues = false;  // stored turned by the rotation of kernels/rotate.h
 
-  GQA_INLINE PanelLayout keys() const { return {dtype, blockTokens, headDim}; }
-  GQA_INLINE PanelLayout values() const { return {dtype, valueDim, blockTokens}; }
-  GQA_INLINE ValuePanels quantisedValues() const { return {dtype, valueDim, blockTokens}; }
-  GQA_INLINE int64_t valueOffset() const { return roundUp(keys().bytes(), 64); }
-  GQA_INLINE int64_t valueBytes() const { return isQuantised(dtype) ? quantisedValues().bytes() : values().bytes(); }
+  GQA_INLINE PanelLayout keys() const { return {keyType, blockTokens, headDim}; }
+  GQA_INLINE PanelLayout values() const { return {valueType, valueDim, blockTokens}; }
+  GQA_INLINE KeyPanel quantisedKeys() const { return {keyType, blockTokens, headDim}; }
+  GQA_INLINE ValuePanels quantisedValues() const { return {valueType, valueDim, blockTokens}; }
+  GQA_INLINE int64_t keyBytes() const { return isQuantised(keyType) ? quantisedKeys().bytes() : keys().bytes(); }
+  GQA_INLINE int64_t valueOffset() const { return roundUp(keyBytes(), 64); }
+  GQA_INLINE int64_t valueBytes() const {
+    return isQuantised(valueType) ? quantisedValues().bytes() : values().bytes();
+  }
   GQA_INLINE int64_t bytes() const { return valueOffset() + roundUp(valueBytes(), 64); }
 };
 

@@ -23,7 +23,7 @@ struct AttendProblem {
   // Exactly one source: k and v are null where an arena is given.
   const void* k;
   const void* v;
-  DType kvType;
+  DType kvType;  // of k and v
   ArenaView arena;
   BlockTable table;
   TailView tail;      // over an arena only; the runtime cuts keys into segments of one source and one set of queries
@@ -39,6 +39,9 @@ struct AttendProblem {
   bool fast;       // q and weights may be rounded to bf16
   double dropout;  // probability, 0 for none
   uint32_t dropoutSeed;
+
+  GQA_INLINE DType keyType() const { return arena.base ? arena.layout.keyType : kvType; }
+  GQA_INLINE DType valueType() const { return arena.base ? arena.layout.valueType : kvType; }
 };
 
 struct StoreProblem {
@@ -49,6 +52,59 @@ struct StoreProblem {
   DType type;
   int64_t from, count, position;
 };
+
+// Floats in which the rows that are stored together are turned.
+GQA_INLINE int64_t storeScratchFloats(const BlockLayout& b) {
+  if (!b.rotateKeys && !b.rotateValues) return 0;
+  return kLanes * roundUp(b.headDim > b.valueDim ? b.headDim : b.valueDim, kLanes);
+}
+
+// A block of one arena into one of another of equal shape.
+struct CopyProblem {
+  ArenaView from, to;
+  int64_t fromId, toId;
+};
+
+// Floats in which a side of a block is dequantised on its way to another dtype.
+GQA_INLINE int64_t copyScratchFloats(const CopyProblem& p) {
+  const BlockLayout &a = p.from.layout, &b = p.to.layout;
+  const bool keys = isQuantised(a.keyType) && a.keyType != b.keyType;
+  const bool values = isQuantised(a.valueType) && a.valueType != b.valueType;
+  const int64_t wideKeys = PanelLayout{DType::f32, a.blockTokens, a.headDim}.bytes() / 4;
+  const int64_t wideValues = PanelLayout{DType::f32, a.valueDim, a.blockTokens}.bytes() / 4;
+  const int64_t k = keys ? wideKeys : 0, v = values ? wideValues : 0;
+  return k > v ? k : v;
+}
+
+// Tokens at positions from[i] also at positions to + i, in ascending order; an arena of floats.
+struct MoveProblem {
+  ArenaView arena;
+  BlockTable table;
+  const int32_t* from;
+  int64_t to, count;
+};
+
+// A block as bytes; see BlockBytesArgs in contract-cache.ts.
+struct BlockBytes {
+  ArenaView arena;
+  int64_t id;
+  uint8_t* bytes;
+  int64_t tokens;  // that are read
+};
+
+// Bytes of a token's value as GGUF's blocks.
+GQA_INLINE constexpr int64_t valueRowBytes(DType t, int64_t dims) {
+  return roundUp(dims, kGroup) / kGroup * blockBytes(t);
+}
+// A head's keys, and values, in the form of readBlock.
+GQA_INLINE int64_t plainKeyBytes(const BlockLayout& b) {
+  if (!isQuantised(b.keyType)) return b.blockTokens * b.headDim * elementBytes(b.keyType);
+  return 4 * b.headDim + b.blockTokens * (b.keyType == DType::q8_0 ? b.headDim : (b.headDim + 1) / 2);
+}
+GQA_INLINE int64_t plainValueBytes(const BlockLayout& b) {
+  if (!isQuantised(b.valueType)) return b.blockTokens * b.valueDim * elementBytes(b.valueType);
+  return b.blockTokens * valueRowBytes(b.valueType, b.valueDim);
+}
 
 // Tokens that share the loads of a panel.
 constexpr int64_t kTileTokens = 6;
@@ -160,7 +216,12 @@ struct OpTable {
   // Normalises, joins sink logits and writes rows [firstRow, firstRow + rows) of (batch, kvHead) to out and lse.
   void (*finish)(const AttendProblem&, int64_t batch, int64_t kvHead, int64_t firstRow, int64_t rows, const RowStates&);
 
-  void (*store)(const StoreProblem&, int64_t kvHead);
+  // scratch: storeScratchFloats, copyScratchFloats.
+  void (*store)(const StoreProblem&, int64_t kvHead, float* scratch);
+  void (*copyBlock)(const CopyProblem&, int64_t kvHead, float* scratch);
+  void (*moveTokens)(const MoveProblem&, int64_t kvHead);
+  void (*readBlock)(const BlockBytes&, int64_t kvHead);
+  void (*writeBlock)(const BlockBytes&, int64_t kvHead);
   // Output features of vectors [first, last), 16 each; a quantised `weight` is GGUF blocks of the packed dtype.
   void (*packWeights)(const WeightsView&, const void* weight, DType type, int64_t first, int64_t last);
   // out[columns] = the weights of one output feature.

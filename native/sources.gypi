@@ -4,6 +4,7 @@
       "native/binding/addon.cc",
       "native/binding/async.cc",
       "native/binding/attend.cc",
+      "native/binding/blocks.cc",
       "native/binding/environment.cc",
       "native/binding/information.cc",
       "native/binding/operations.cc",
@@ -12,6 +13,7 @@
     "core_sources": [
       "native/runtime/attend.cc",
       "native/runtime/attend_plan.cc",
+      "native/runtime/blocks.cc",
       "native/runtime/cpu.cc",
       "native/runtime/detached.cc",
       "native/runtime/dispatch.cc",

@@ -62,6 +62,10 @@ export interface Addon {
   release(handle: Handle): void;
 
   store(k: FloatData, v: FloatData, ids: Int32Array, arena: Handle): void;
+  copyBlock(from: Handle, to: Handle): void;
+  moveTokens(from: Int32Array, ids: Int32Array, arena: Handle): void;
+  readBlock(bytes: Uint8Array, arena: Handle): void;
+  writeBlock(bytes: Uint8Array, arena: Handle): void;
   attend(...arrays: AttendArrays): void;
   /** Undefined where the call was refused. */
   attendAsync(...arrays: [...AttendArrays, CancelFlag]): Promise<Status> | undefined;

@@ -12,10 +12,13 @@ import { checkStatus } from './native-status';
 import { NativeArena, NativeWeights } from './native-storage';
 import {
   ArenaSlot,
+  BlockSlot,
+  CopySlot,
   CountSlot,
   GatherSlot,
   LinearSlot,
   MergeSlot,
+  MoveSlot,
   RmsNormSlot,
   RopeSlot,
   StoreSlot,
@@ -58,7 +61,10 @@ export class NativeBackend implements contract.Backend {
 
   createArena(layout: contract.ArenaLayout): contract.Arena {
     const p = this.parameters;
-    p[ArenaSlot.dtype] = cacheDTypeCode(layout.keyDtype);
+    p[ArenaSlot.keyDtype] = cacheDTypeCode(layout.keyDtype);
+    p[ArenaSlot.valueDtype] = cacheDTypeCode(layout.valueDtype);
+    p[ArenaSlot.rotateKeys] = layout.rotateKeys ? 1 : 0;
+    p[ArenaSlot.rotateValues] = layout.rotateValues ? 1 : 0;
     p[ArenaSlot.kvHeads] = layout.kvHeads;
     p[ArenaSlot.headDim] = layout.headDim;
     p[ArenaSlot.valueDim] = layout.valueDim;
@@ -82,20 +88,40 @@ export class NativeBackend implements contract.Backend {
     this.check('store');
   }
 
-  copyBlock(): void {
-    throw new GqaError('INTERNAL', 'to come');
+  copyBlock(args: contract.CopyBlockArgs): void {
+    const p = this.parameters;
+    p[CopySlot.fromId] = args.fromId;
+    p[CopySlot.toId] = args.toId;
+    this.addon.copyBlock((args.from as NativeArena).handle, (args.to as NativeArena).handle);
+    this.check('copyBlock');
   }
 
-  moveTokens(): void {
-    throw new GqaError('INTERNAL', 'to come');
+  moveTokens(args: contract.MoveTokensArgs): void {
+    const p = this.parameters;
+    const { table } = args;
+    p[MoveSlot.to] = args.to;
+    p[MoveSlot.count] = args.count;
+    p[MoveSlot.sinkBlocks] = table.sinkBlocks;
+    p[MoveSlot.ringBlocks] = table.ringBlocks;
+    this.addon.moveTokens(args.from, table.ids, (args.arena as NativeArena).handle);
+    this.check('moveTokens');
   }
 
-  readBlock(): void {
-    throw new GqaError('INTERNAL', 'to come');
+  readBlock(args: contract.BlockBytesArgs): void {
+    this.writeBlockSlots(args);
+    this.addon.readBlock(args.bytes, (args.arena as NativeArena).handle);
+    this.check('readBlock');
   }
 
-  writeBlock(): void {
-    throw new GqaError('INTERNAL', 'to come');
+  writeBlock(args: contract.BlockBytesArgs): void {
+    this.writeBlockSlots(args);
+    this.addon.writeBlock(args.bytes, (args.arena as NativeArena).handle);
+    this.check('writeBlock');
+  }
+
+  private writeBlockSlots(args: contract.BlockBytesArgs): void {
+    this.parameters[BlockSlot.id] = args.id;
+    this.parameters[BlockSlot.tokens] = args.tokens;
   }
 
   attendStep(): void {

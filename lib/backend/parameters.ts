@@ -3,7 +3,7 @@
  * property or an argument. native/binding/parameters.h has the same lists (test/unit/backend compares them); raise
  * VERSION in both when a list changes, so that an addon built from other lists is refused.
  */
-export const PARAMETER_VERSION = 5;
+export const PARAMETER_VERSION = 6;
 
 /** What a call leaves behind: a Status and, where an argument was refused, its position. */
 export const enum Result {
@@ -73,13 +73,33 @@ export const enum StoreSlot {
 }
 
 export const enum ArenaSlot {
-  dtype = 2,
+  keyDtype = 2,
+  valueDtype,
+  rotateKeys,
+  rotateValues,
   kvHeads,
   headDim,
   valueDim,
   blockTokens,
   blocks,
   bytes,
+}
+
+export const enum CopySlot {
+  fromId = 2,
+  toId,
+}
+
+export const enum MoveSlot {
+  to = 2,
+  count,
+  sinkBlocks,
+  ringBlocks,
+}
+
+export const enum BlockSlot {
+  id = 2,
+  tokens,
 }
 
 export const enum WeightsSlot {

@@ -1,5 +1,6 @@
 // The addon's exports; lib/backend/addon.ts gives their types.
 #include "attend.h"
+#include "blocks.h"
 #include "environment.h"
 #include "information.h"
 #include "operations.h"
@@ -22,6 +23,10 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exporter.cold("probeTiles", probeTilesCall);
   exporter.cold("probeWake", probeWakeCall);
   exporter.hot("store", storeCall);
+  exporter.hot("copyBlock", copyBlockCall);
+  exporter.hot("moveTokens", moveTokensCall);
+  exporter.hot("readBlock", readBlockCall);
+  exporter.hot("writeBlock", writeBlockCall);
   exporter.hot("attend", attendCall);
   exporter.hot("attendAsync", attendAsyncCall);
   exporter.hot("linear", linearCall);

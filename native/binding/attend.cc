@@ -98,7 +98,6 @@ void readCache(Arguments& a, AttendProblem& p, int given) {
   const Storage* storage = readArena(a, p, kValuesOrArena);
   if (storage == nullptr) return;
   p.arena = storage->arena;
-  p.kvType = p.arena.layout.dtype;
   int64_t sinks = 0, from = p.keyTokens;
   if ((given & attend_flag::tail) != 0) readTail(a, p, sinks, from);
   const TableReader table(a, kKeysOrIds, attend_slot::sinkBlocks, attend_slot::ringBlocks, p.arena);

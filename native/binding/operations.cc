@@ -3,32 +3,8 @@
 #include <vector>
 
 #include "arguments.h"
-#include "block_table.h"
 
 namespace gqa {
-
-napi_value storeCall(napi_env env, napi_callback_info info) {
-  using namespace store_slot;
-  enum : int { kKeys, kValues, kIds, kArena };
-  Arguments a(env, info);
-  StoreProblem p = {};
-  p.type = a.floatType(dtype);
-  p.from = a.count(from);
-  p.count = a.count(count);
-  p.position = a.count(position);
-  if (const Storage* storage = a.storage(kArena, Storage::Kind::arena)) {
-    p.arena = storage->arena;
-    const BlockLayout& layout = p.arena.layout;
-    const double rows = (a.number(from) + a.number(count)) * static_cast<double>(p.arena.kvHeads);
-    p.k = a.floats(kKeys, p.type, rows * static_cast<double>(layout.headDim));
-    p.v = a.floats(kValues, p.type, rows * static_cast<double>(layout.valueDim));
-    const TableReader table(a, kIds, sinkBlocks, ringBlocks, p.arena);
-    p.table = table.table();
-    a.require(table.holds(p.position, p.position + p.count), kIds);
-  }
-  if (a.accepted()) store(p);
-  return nullptr;
-}
 
 // linear(x, norm, then weights, out and bias of each part); norm and biases may be null.
 napi_value linearCall(napi_env env, napi_callback_info info) {

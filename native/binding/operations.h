@@ -1,10 +1,10 @@
-// The other calls: each reads its arguments, checks lengths and runs one operation of runtime.h.
+// The calls that are neither attention nor about blocks: each reads its arguments, checks lengths and runs one
+// operation of runtime.h.
 #pragma once
 #include "node.h"
 
 namespace gqa {
 
-napi_value storeCall(napi_env env, napi_callback_info info);
 napi_value linearCall(napi_env env, napi_callback_info info);
 napi_value gatherCall(napi_env env, napi_callback_info info);
 napi_value rmsNormCall(napi_env env, napi_callback_info info);

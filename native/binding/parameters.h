@@ -4,7 +4,7 @@
 
 namespace gqa {
 
-constexpr int kParameterVersion = 5;
+constexpr int kParameterVersion = 6;
 constexpr int kParameterCount = 32;
 
 namespace result {
@@ -68,7 +68,30 @@ enum : int { dtype = 2, from, count, position, sinkBlocks, ringBlocks };
 }
 
 namespace arena_slot {
-enum : int { dtype = 2, kvHeads, headDim, valueDim, blockTokens, blocks, bytes };
+enum : int {
+  keyDtype = 2,
+  valueDtype,
+  rotateKeys,
+  rotateValues,
+  kvHeads,
+  headDim,
+  valueDim,
+  blockTokens,
+  blocks,
+  bytes
+};
+}
+
+namespace copy_slot {
+enum : int { fromId = 2, toId };
+}
+
+namespace move_slot {
+enum : int { to = 2, count, sinkBlocks, ringBlocks };
+}
+
+namespace block_slot {
+enum : int { id = 2, tokens };
 }
 
 namespace weights_slot {

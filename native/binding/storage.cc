@@ -45,12 +45,15 @@ Napi::Value createArenaCall(const Napi::CallbackInfo& info) {
   Arguments a(info);
   Storage storage = {Storage::Kind::arena, nullptr, {}, {}};
   ArenaView& arena = storage.arena;
-  arena.layout = {a.cacheType(dtype), a.count(headDim), a.count(valueDim), a.count(blockTokens)};
+  arena.layout = {a.cacheType(keyDtype), a.cacheType(valueDtype), a.count(headDim),    a.count(valueDim),
+                  a.count(blockTokens),  a.flag(rotateKeys),      a.flag(rotateValues)};
   arena.kvHeads = a.count(kvHeads);
   arena.blocks = a.count(blocks);
   const BlockLayout& layout = arena.layout;
   a.require(layout.headDim <= kMaxHeadDim && layout.valueDim <= kMaxHeadDim, 0);
   a.require(layout.blockTokens > 0 && layout.blockTokens % kLanes == 0 && layout.blockTokens <= kMaxBlockTokens, 0);
+  const bool floats = !isQuantised(layout.keyType) && !isQuantised(layout.valueType);
+  a.require(floats || layout.blockTokens == kMaxBlockTokens, 0);
   if (!a.accepted()) return info.Env().Undefined();
   const double estimate =
       static_cast<double>(arena.kvHeads) * static_cast<double>(arena.blocks) * static_cast<double>(layout.bytes());

@@ -1,73 +1,92 @@
 // Attention of a group: rows [rows of a tile] = (query, head of the group) against blocks of keys, online softmax.
 //   S = Q K^T, W = 2^(S - m), l += sum W, O += W V, the state (m, l, O) rescaled where m moves (softmax.h)
 // One pass over K and V serves every row of the task; decode and prefill differ only in how many rows there are.
-// Scores, sums and outputs are f32; K and V are f32, f16 or bf16 panels, packed on the way in where they are tensors.
+// Scores, sums and outputs are f32; K and V are f32, f16 or bf16 panels, packed on the way in where they are tensors,
+// or quantised.
 #pragma once
 
 namespace gqa {
 namespace {
 
-// Whether q and the weights are multiplied as bf16: the block is bf16 too, the CPU multiplies such pairs, and q is
-// exact in bf16 or the caller prefers speed.
-GQA_INLINE bool multipliesPairs(const AttendProblem& p, int64_t rows) {
-  return (kDotBf16 || tilesServe(p, rows)) && p.kvType == DType::bf16 && (p.qType == DType::bf16 || p.fast);
+GQA_INLINE int64_t queryStride(const AttendProblem& p, const Forms& forms) {
+  if (forms.keys == Form::integers) return IntegerQueryLayout{p.keyType(), p.headDim}.floats();
+  return forms.keys == Form::pairs || forms.split ? roundUp(p.headDim, kLanes) / 2 : roundUp(p.headDim, 2);
 }
 
-GQA_INLINE int64_t queryStride(const AttendProblem& p, int64_t rows) {
-  if (multipliesIntegers(p, rows)) return integerQueryStride(p.arena.layout.dtype, p.headDim);
-  const bool inBf16 = multipliesPairs(p, rows) || tilesSplit(p, rows);
-  return inBf16 ? roundUp(p.headDim, kLanes) / 2 : roundUp(p.headDim, 2);
-}
+// A task's scratch in floats: where each part begins. Queries and weights that are split in two terms take twice the
+// room, and so do the blocks that they meet.
+struct ScratchMap {
+  int64_t query, sums, minimums, scores, weights, weightPairs, factors, rotated, keyTerms, queryWords, packed, terms,
+      total;
 
-// Blocks that a task packs or splits at once.
-GQA_INLINE int64_t spanBlocks(const AttendProblem& p, int64_t rows) {
-  return tilesServe(p, rows) && (multipliesPairs(p, rows) || tilesSplit(p, rows)) ? kSpanBlocks : 1;
-}
+  GQA_INLINE ScratchMap(const AttendProblem& p, int64_t rows, const Forms& forms) {
+    const int64_t copies = forms.split ? 2 : 1;
+    const bool onTiles = tilesServe(p, rows) && (forms.pairs() || forms.split);
+    const int64_t places = onTiles ? kSpanBlocks : 1;
+    const BlockLayout block = multipliedLayout(p, forms.keys, forms.values);
+    const bool stored = p.arena.base && block.keyType == p.keyType() && block.valueType == p.valueType();
+    const bool integerKeys = forms.keys == Form::integers, integerValues = forms.values == Form::integers;
+    const IntegerQueryLayout integers = {p.keyType(), p.headDim};
+    total = 0;
+    query = take(copies * rows * queryStride(p, forms));
+    sums = take(rows * kLanes);
+    minimums = take(integerValues ? rows * minimumGroups(p) * kLanes : 0);
+    scores = take(kScoreStride * kTileRows);
+    weights = take(kScoreStride * kTileRows);
+    weightPairs = take(copies * kPairStride * kTileRows / 2);
+    factors = take(kTileRows);
+    rotated = take(p.arena.base && p.arena.layout.rotateKeys ? p.headDim : 0);
+    keyTerms = take(integerKeys ? integers.blockFloats() : 0);
+    queryWords = take(integerKeys ? kTileRows * integers.stride() : 0);
+    packed = take(stored ? 0 : places * block.bytes() / 4);
+    terms = take(forms.split ? places * splitLayout(block).bytes() / 2 : 0);
+  }
 
-GQA_INLINE bool readAsStored(const AttendProblem& p) { return p.arena.base && !isQuantised(p.arena.layout.dtype); }
+ private:
+  GQA_INLINE int64_t take(int64_t floats) {
+    const int64_t at = total;
+    total += roundUp(floats, kLanes);
+    return at;
+  }
+};
 
-// Lane sums of a row: of its weights, and of those times the minimums of V.
-GQA_INLINE int64_t sumLanes(const AttendProblem& p, int64_t rows) {
-  return (1 + (multipliesIntegers(p, rows) ? minimumGroups(p) : 0)) * kLanes;
-}
-
-// Scratch in floats: queries, lane sums, scores, weights, weights as bf16, factors, blocks where keys are tensors or
-// quantised, and twice as large ones where they are split, as queries and weights then are.
 int64_t attendScratchFloats(const AttendProblem& p, int64_t rows) {
-  const int64_t terms = tilesSplit(p, rows) ? 2 : 1, places = spanBlocks(p, rows);
-  const BlockLayout block = tensorBlock(p, multipliesPairs(p, rows));
-  return roundUp(terms * rows * queryStride(p, rows), kLanes) + rows * sumLanes(p, rows) +
-         2 * kScoreStride * kTileRows + terms * kPairStride * kTileRows / 2 + roundUp(kTileRows, kLanes) +
-         (readAsStored(p) ? 0 : places * block.bytes() / 4) +
-         (terms == 2 ? places * splitLayout(block).bytes() / 2 : 0);
+  return ScratchMap(p, rows, formsOf(p, rows)).total;
 }
 
 GQA_INLINE AttendContext makeContext(const AttendTask& task) {
   const AttendProblem& p = *task.problem;
   const bool plain = p.softcap == 0 && !p.bias.data && !p.alibiSlopes;
+  const bool rotates = p.arena.base && p.arena.layout.rotateKeys;
+  const Forms forms = formsOf(p, task.rows);
   AttendContext c = {task, p};
   c.group = p.heads / p.kvHeads;
   c.blockTokens = p.arena.base ? p.arena.layout.blockTokens : kMaxBlockTokens;
-  c.pairs = multipliesPairs(p, task.rows);
-  c.integers = multipliesIntegers(p, task.rows);
-  c.queryStride = queryStride(p, task.rows);
+  c.keys = forms.keys;
+  c.values = forms.values;
+  c.queryStride = queryStride(p, forms);
   // Scaled by the softmax only where no score is touched in between, nor an -Infinity turned by a scale of 0 or less.
   const float scale = plain ? p.scale * kLog2e : p.scale;
-  const bool exactQuery = c.pairs && p.qType == DType::bf16, late = exactQuery && plain && scale > 0;
+  const bool exactQuery = c.keys == Form::pairs && p.qType == DType::bf16 && !rotates;
+  const bool late = exactQuery && plain && scale > 0;
   c.queryScale = exactQuery ? 1 : scale;
   c.scoreScale = exactQuery && !late ? scale : 1;
   c.softmaxScale = late ? scale : 1;
   c.plainScores = plain;
-  c.query = task.scratch;
-  const int64_t terms = !c.integers && tilesSplit(p, task.rows) ? 2 : 1;
-  c.sums = c.query + roundUp(terms * task.rows * c.queryStride, kLanes);
-  c.minimums = c.sums + task.rows * kLanes;
-  c.scores = c.sums + task.rows * sumLanes(p, task.rows);
-  c.weights = c.scores + kScoreStride * kTileRows;
-  c.weightPairs = reinterpret_cast<uint16_t*>(c.weights + kScoreStride * kTileRows);
-  c.factors = c.weights + kScoreStride * kTileRows + terms * kPairStride * kTileRows / 2;
-  c.packed = reinterpret_cast<char*>(c.factors + roundUp(kTileRows, kLanes));
-  if (terms == 2) c.terms = c.packed + (readAsStored(p) ? 0 : kSpanBlocks * tensorBlock(p, false).bytes());
+  const ScratchMap map(p, task.rows, forms);
+  float* base = task.scratch;
+  c.query = base + map.query;
+  c.sums = base + map.sums;
+  c.minimums = base + map.minimums;
+  c.scores = base + map.scores;
+  c.weights = base + map.weights;
+  c.weightPairs = reinterpret_cast<uint16_t*>(base + map.weightPairs);
+  c.factors = base + map.factors;
+  if (rotates) c.rotated = base + map.rotated;
+  c.keyTerms = base + map.keyTerms;
+  c.queryWords = base + map.queryWords;
+  c.packed = reinterpret_cast<char*>(base + map.packed);
+  if (forms.split) c.terms = reinterpret_cast<char*>(base + map.terms);
   return c;
 }
 
@@ -79,39 +98,53 @@ GQA_INLINE void prefetchQuery(const AttendContext& c, int64_t token) {
   prefetchRow(elementAt(p.q, p.qType, index), c.group * p.headDim * elementBytes(p.qType));
 }
 
-// query[row][d] = q[b, i, h, d] * queryScale, as f32 or bf16, rows padded with zeros.
+// Elements [d, d + 16) of a query times the scale, turned where keys are.
+GQA_INLINE Vec queryLanes(const AttendContext& c, const char* q, int64_t d) {
+  const AttendProblem& p = c.problem;
+  if (c.rotated) return loadFirst(c.rotated + d, lanesLeft(d, p.headDim));
+  return mul(loadAs(p.qType, elementAt(q, p.qType, d), lanesLeft(d, p.headDim)), splat(c.queryScale));
+}
+
+GQA_INLINE void rotateQuery(const AttendContext& c, const char* q) {
+  const AttendProblem& p = c.problem;
+  for (int64_t d = 0; d < p.headDim; d += kLanes)
+    store(c.rotated + d, mul(loadAs(p.qType, elementAt(q, p.qType, d), lanesLeft(d, p.headDim)), splat(c.queryScale)));
+  rotateRow(c.rotated, p.headDim);
+}
+
+// query[row][d] = q[b, i, h, d] * queryScale, as f32 or bf16, rows padded with zeros, or as integer_query.h has it.
 GQA_INLINE void packQuery(const AttendContext& c) {
   const AttendProblem& p = c.problem;
-  const Vec scale = splat(c.queryScale);
   for (int64_t r = 0; r < c.task.rows; ++r) {
     const int64_t row = c.task.firstRow + r, head = c.task.kvHead * c.group + row % c.group;
     const int64_t index = ((c.task.batch * p.queryTokens + row / c.group) * p.heads + head) * p.headDim;
+    const char* q = elementAt(p.q, p.qType, index);
     float* to = c.query + r * c.queryStride;
     if (row % c.group == 0) prefetchQuery(c, row / c.group + 1);
-    if (c.integers) {
-      packIntegerQuery(p.arena.layout.dtype, p.qType, elementAt(p.q, p.qType, index), p.headDim, c.queryScale, to);
-      continue;
-    }
+    if (c.rotated) rotateQuery(c, q);
     for (int64_t d = 0; d < p.headDim; d += kLanes) {
-      const int64_t n = lanesLeft(d, p.headDim);
-      const Vec q = mul(loadAs(p.qType, elementAt(p.q, p.qType, index + d), n), scale);
+      const Vec lanes = queryLanes(c, q, d);
       uint16_t* halves = reinterpret_cast<uint16_t*>(to) + d;
-      if (c.pairs)
-        roundBf16(halves, q);
+      if (c.keys == Form::pairs)
+        roundBf16(halves, lanes);
       else if (c.split())
-        splitBf16(q, halves, halves + 2 * c.task.rows * c.queryStride);
+        splitBf16(lanes, halves, halves + 2 * c.task.rows * c.queryStride);
+      else if (c.keys == Form::integers)
+        store(to + d, lanes);
       else
-        storeFirst(to + d, n, q);
+        storeFirst(to + d, lanesLeft(d, p.headDim), lanes);
     }
-    if (c.queryStride > p.headDim && !c.pairs && !c.split()) to[p.headDim] = 0;
+    if (c.keys == Form::integers)
+      normaliseQuery({p.keyType(), p.headDim}, to);
+    else if (c.queryStride > p.headDim && c.keys == Form::floats && !c.split())
+      to[p.headDim] = 0;
   }
 }
 
 // The block at `first`; one that is packed or widened goes into the given place of the span.
 GQA_INLINE KeyBlock keyBlock(const AttendContext& c, int64_t first, KeyRange keys, int64_t place) {
-  char* to = c.packed + place * tensorBlock(c.problem, c.pairs).bytes();
-  if (!c.problem.arena.base) return packedBlock(c, first, keys, to);
-  return c.integers || readAsStored(c.problem) ? arenaBlock(c, first) : widenedBlock(c, first, keys, to);
+  char* to = c.packed + place * multipliedLayout(c.problem, c.keys, c.values).bytes();
+  return c.problem.arena.base ? widenedBlock(c, first, keys, to) : packedBlock(c, first, keys, to);
 }
 
 // Scores of a tile, from the product to masked log2 units. False if no key is visible.
@@ -119,7 +152,7 @@ GQA_INLINE bool scoreTile(const AttendContext& c, const KeyBlock& b, const Score
                           bool bounded) {
   const AttendProblem& p = c.problem;
   if (p.mask.data && maskHidesAll(t, keys.first - t.firstKey, keys.last - t.firstKey)) return false;
-  if (c.integers)
+  if (c.keys == Form::integers)
     integerScores(c, b, t, tileRow);
   else if (c.tiles())
     tileScores(c, b, t, tileRow);
@@ -138,7 +171,7 @@ GQA_INLINE bool scoreTile(const AttendContext& c, const KeyBlock& b, const Score
 // Keys whose values are multiplied together.
 GQA_INLINE int64_t valueRun(const AttendContext& c) {
   if (c.tiles()) return tileValueRun(c.blockTokens);
-  return c.pairs ? 2 : 1;
+  return c.values == Form::pairs ? 2 : 1;
 }
 
 // A block of keys, from position `first` on, as it is stored and as the products see it.
@@ -176,8 +209,8 @@ GQA_INLINE void attendTile(const AttendContext& c, const SpanBlock& block, int64
   if (p.dropout > 0) applyDropout(t, c.weights);
 
   float* out = task.states.out + tileRow * task.states.stride;
-  const char* ahead = tileRow == 0 && b.next ? b.next + b.layout.valueOffset() : nullptr;
-  if (c.integers) return integerValues(c, b, t, out, factors, ahead);
+  const char* ahead = tileRow == 0 ? b.nextV : nullptr;
+  if (c.values == Form::integers) return integerValues(c, b, t, out, factors, ahead);
   if (c.tiles() && factors) {
     rescale(c, waiting, rows, out);
     for (int64_t r = 0; r < rows; ++r) c.factors[r] = 1;
@@ -187,7 +220,7 @@ GQA_INLINE void attendTile(const AttendContext& c, const SpanBlock& block, int64
   if ((someHidden || partial || p.mask.data || p.bias.data) && !valuesFinite(b, from, to))
     return valueProductGuarded(c, block.stored, t, out, lo, hi);
   if (c.tiles()) return holdWeights(c, b, t, from, to, ahead, waiting);
-  if (c.pairs) return valuePairsProduct(c, b, t, from, to, out, factors, ahead);
+  if (c.values == Form::pairs) return valuePairsProduct(c, b, t, from, to, out, factors, ahead);
   valueProduct(c, b, {c.weights, kScoreStride, false}, rows, lo, hi, out, factors, ahead);
 }
 
@@ -209,12 +242,13 @@ GQA_NOINLINE void attendSpan(const AttendContext& c, const SpanBlock* span, int6
 void attendTask(const AttendTask& task) {
   AttendContext c = makeContext(task);
   Tiles registers;
-  if (c.split() || (c.pairs && tilesServe(*task.problem, task.rows))) c.registers = &registers;
+  const bool pairs = c.keys == Form::pairs && c.values == Form::pairs;
+  if (c.split() || (pairs && tilesServe(*task.problem, task.rows))) c.registers = &registers;
   const AttendProblem& p = c.problem;
   const int64_t low = c.position(0), high = c.position(task.rows - 1);
   SpanBlock span[kSpanBlocks];
   int64_t held = 0;
-  if (c.integers) prefetchFirst(c);
+  if (c.integers()) prefetchFirst(c);
   packQuery(c);
   for (float* lanes = c.minimums; lanes < c.scores; lanes += kLanes) store(lanes, zero());
   for (int64_t r = 0; r < task.rows; ++r) storeFirst(c.sums + r * kLanes, kLanes, loadFirst(task.states.sum + r, 1));
@@ -238,7 +272,7 @@ void attendTask(const AttendTask& task) {
   }
   if (held > 0) attendSpan(c, span, held);
   if (c.tiles()) registers.release();
-  if (c.integers) addMinimums(c);
+  if (c.values == Form::integers) addMinimums(c);
   for (int64_t r = 0; r < task.rows; ++r) task.states.sum[r] = reduceAdd(load(c.sums + r * kLanes));
 }
 

@@ -1,17 +1,23 @@
 // The two products of few rows with a quantised block (quantise.h), in integers, so that K and V are only taken apart,
 // never widened:
-//   S[r][j] = sum_groups step_r,group (d_j sum q k + m_j sum q),    q whole numbers of the step: 16 bits against q8_0,
-//                                                                   8 against q4_1, whose own step is far coarser
-//   O[r][:] = O f_r + step_r,group sum w v + sum p m,               w = p d in whole numbers of the step, 16 and 8 bits
-// Sums of a group, and of a block's tokens, are exact: 32 * 127 * 32767 and 64 * 127 * 32767 are below 2^31.
+//   S[r][j] = shift_r + sum_runs step_r,run sum n c_j,        n the query in whole numbers of the step
+//   (integer_query.h) O[r][:] = O f_r + step_r,group sum w v + sum p m,         w = p d in whole numbers of the step,
+//   16 and 8 bits
+// Sums of a run, and of a block's tokens, are exact in 32 bits.
 #pragma once
 
 namespace gqa {
 namespace {
 
-// Piece n of a stored word: 16-bit numbers, bytes (0, 2) or (1, 3), of q8_0; bytes, low or high nibbles, of q4_1.
+// Piece n of a stored word: 16-bit numbers, bytes (0, 2) or (1, 3), of q8_0, in K unsigned; bytes, low or high nibbles,
+// of q4_1.
 template <DType T>
-GQA_INLINE IVec digits(IVec word, int n) {
+GQA_INLINE IVec keyDigits(IVec word, int n) {
+  if (T == DType::q8_0) return n == 0 ? evenUnsigned(word) : oddUnsigned(word);
+  return n == 0 ? lowNibbles(word) : highNibbles(word);
+}
+template <DType T>
+GQA_INLINE IVec valueDigits(IVec word, int n) {
   if (T == DType::q8_0) return n == 0 ? evenBytes(word) : oddBytes(word);
   return n == 0 ? lowNibbles(word) : highNibbles(word);
 }
@@ -64,11 +70,10 @@ struct IntegerArgs {
   const char* b;   // the first vector's first row
   int64_t rowBytes;
   float* c;
-  // Scores, whose rows are kScoreStride apart: from a query to the next, groups, from one to the next, from a group to
-  // its scales, from scales to minimums.
-  int64_t aStride, groups, chunkBytes, scales, minimums;
-  // Values: from a row of c to the next, rows of words.
-  int64_t cStride, rows;
+  int64_t rows;  // of words
+  // Scores, whose rows are kScoreStride apart: from a query to the next, from its words to its steps, and their number.
+  int64_t aStride, steps, runs;
+  int64_t cStride;  // values: from a row of c to the next
   const float *factors, *rowSteps, *groupSteps;
   Ahead ahead;  // the same part of the next block
 };
@@ -87,55 +92,34 @@ GQA_INLINE IVec splatWord(const float* a) {
   return splatI(word);
 }
 
-// c = the group's sums, scaled, added to c but for the first group.
-template <DType T, int R, int V, bool kFirst>
-GQA_INLINE void addGroup(const IVec (&sums)[R][V], const char* scales, int64_t minimums,
-                         const float* const (&queries)[R], float* c) {
-  const uint16_t* halves = reinterpret_cast<const uint16_t*>(scales);
-  GQA_OPAQUE(halves);
-  Vec d[V], m[V];
-#pragma GCC unroll 4
-  for (int v = 0; v < V; ++v) {
-    d[v] = loadF16(halves + v * kLanes);
-    if (T == DType::q4_1) m[v] = loadF16(halves + minimums + v * kLanes);
-  }
+// c = the row's shift, or c, and a run's sums in steps.
+template <int R, int V, bool kFirst>
+GQA_INLINE void addRun(const IVec (&sums)[R][V], const float* const (&steps)[R], int64_t run, int64_t runs, float* c) {
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r, c += kScoreStride) {
-    const float* steps = queries[r] + queryGroupWords(T);
-    const Vec step = splat(steps[0]), sum = T == DType::q4_1 ? splat(steps[1]) : zero();
+    const Vec step = splat(steps[r][run]);
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      const Vec s = mul(toFloat(sums[r][v]), step);
-      const Vec total = kFirst ? mul(s, d[v]) : fma(s, d[v], load(c + v * kLanes));
-      store(c + v * kLanes, T == DType::q4_1 ? fma(m[v], sum, total) : total);
-    }
+    for (int v = 0; v < V; ++v)
+      store(c + v * kLanes, fma(toFloat(sums[r][v]), step, kFirst ? splat(steps[r][runs]) : load(c + v * kLanes)));
   }
 }
 
-// The sums of one group of dims.
+// Adds one row of words, whose numbers every query has kPieces words of.
 template <DType T, int R, int V>
-GQA_INLINE void scoreGroup(IVec (&sums)[R][V], const char* at, int64_t rowBytes, const float* const (&queries)[R],
-                           Fetch& fetch) {
-  constexpr int kRows = int(kGroup / panelStep(T));
-  clearSums(sums);
+GQA_INLINE void addScores(IVec (&sums)[R][V], const char* at, const float* const (&queries)[R]) {
+  IVec words[V];
 #pragma GCC unroll 4
-  for (int row = 0; row < kRows; ++row, at += rowBytes) {
-    GQA_OPAQUE(at);
-    fetch.step();
-    IVec words[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) words[v] = loadI(at + v * 64);
+  for (int v = 0; v < V; ++v) words[v] = loadI(at + v * 64);
 #pragma GCC unroll 2
-    for (int n = 0; n < kPieces; ++n) {
-      IVec pieces[V];
+  for (int n = 0; n < kPieces; ++n) {
+    IVec pieces[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) pieces[v] = digits<T>(words[v], n);
+    for (int v = 0; v < V; ++v) pieces[v] = keyDigits<T>(words[v], n);
 #pragma GCC unroll 6
-      for (int r = 0; r < R; ++r) {
-        const IVec q = splatWord(queries[r] + row * kPieces + n);
+    for (int r = 0; r < R; ++r) {
+      const IVec q = splatWord(queries[r] + n);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sums[r][v] = dotKeys<T>(sums[r][v], pieces[v], q);
-      }
+      for (int v = 0; v < V; ++v) sums[r][v] = dotKeys<T>(sums[r][v], pieces[v], q);
     }
   }
 }
@@ -143,25 +127,32 @@ GQA_INLINE void scoreGroup(IVec (&sums)[R][V], const char* at, int64_t rowBytes,
 // V vectors from vector `first` on.
 template <DType T, int R, int V>
 GQA_NOINLINE void integerScoreTile(const IntegerArgs& t, int64_t first) {
-  const int64_t rowBytes = t.rowBytes, groups = t.groups, scales = t.scales - first * 32;
-  const char* chunk = t.b + first * 64;
-  const float* queries[R];
+  constexpr int64_t kRunRows = queryRun(T) / panelStep(T);
+  const int64_t rowBytes = t.rowBytes, rows = t.rows;
+  const char* at = t.b + first * 64;
+  const float *queries[R], *steps[R];
 #pragma GCC unroll 6
-  for (int r = 0; r < R; ++r) queries[r] = t.a + r * t.aStride;
+  for (int r = 0; r < R; ++r) {
+    queries[r] = t.a + r * t.aStride;
+    steps[r] = queries[r] + t.steps;
+  }
   float* c = t.c + first * kLanes;
-  Fetch fetch(first == 0 ? t.ahead : Ahead(), chunk);
-  for (int64_t g = 0; g < groups; ++g, chunk += t.chunkBytes) {
+  Fetch fetch(first == 0 ? t.ahead : Ahead(), at);
+  for (int64_t run = 0, row = 0; run < t.runs; ++run) {
     IVec sums[R][V];
-    scoreGroup<T, R, V>(sums, chunk, rowBytes, queries, fetch);
-    if (g == 0)
-      addGroup<T, R, V, true>(sums, chunk + scales, t.minimums, queries, c);
-    else
-      addGroup<T, R, V, false>(sums, chunk + scales, t.minimums, queries, c);
+    clearSums(sums);
+    const int64_t last = row + kRunRows < rows ? row + kRunRows : rows;
+    for (; row < last; ++row, at += rowBytes) {
+      GQA_OPAQUE(at);
+      fetch.step();
+      addScores<T, R, V>(sums, at, queries);
 #pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) {
-      queries[r] += queryGroupStride(T);
-      GQA_OPAQUE(queries[r]);
+      for (int r = 0; r < R; ++r) queries[r] += kPieces;
     }
+    if (run == 0)
+      addRun<R, V, true>(sums, steps, run, t.runs, c);
+    else
+      addRun<R, V, false>(sums, steps, run, t.runs, c);
   }
   fetch.rest();
 }
@@ -171,7 +162,7 @@ template <DType T, int R, int V>
 GQA_INLINE void addValues(IVec (&sums)[R][V], const float* a, const char* row, int n) {
   IVec pieces[V];
 #pragma GCC unroll 4
-  for (int v = 0; v < V; ++v) pieces[v] = digits<T>(loadI(row + v * 64), n);
+  for (int v = 0; v < V; ++v) pieces[v] = valueDigits<T>(loadI(row + v * 64), n);
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4

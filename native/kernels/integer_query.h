@@ -1,58 +1,109 @@
-// Queries as the whole numbers that meet quantised K (integer_products.h): 16 bits against q8_0, 8 against q4_1, a step
-// per row and group of 32 dims.
+// Queries as the whole numbers that meet quantised K (integer_products.h). Dims have scales d and minimums m of their
+// own, so a row is multiplied by them, block by block:
+//   q.k = sum q_i (d_i c_i + m_i) = sum_runs step sum n_i (c_i - z) + sum q_i (m_i + z d_i)
+// n = q d in whole numbers of a step per row and run of dims, 16 bits against q8_0, 8 against q4_1, there measured from
+// the middle z of c, so that what rounding leaves over meets a distance of half the range at most.
 #pragma once
 
 namespace gqa {
 namespace {
 
 constexpr float kMost16 = 32767.f;
+constexpr float kMiddleDigit = 7.5f;  // of 4 bits
+// Queries whose largest element is smaller count as 0: the inverse of a tinier one would overflow.
+constexpr float kLeastQuery = 1e-30f;
 
-// The numbers of a query: 32-bit words of a group of 32, words that meet one word of K or V.
-constexpr int64_t queryGroupWords(DType storage) { return storage == DType::q8_0 ? kGroup / 2 : kGroup / 4; }
+// Words of a row that meet one row of words of K.
 constexpr int kPieces = 2;
 
-// A query row: per group its words, in the order in which digits() takes K apart, then its step as a float, then its
-// sum times the step.
-constexpr int64_t queryGroupStride(DType storage) { return queryGroupWords(storage) + 2; }
-GQA_INLINE int64_t integerQueryStride(DType storage, int64_t headDim) {
-  return roundUp(roundUp(headDim, kGroup) / kGroup * queryGroupStride(storage), kLanes);
-}
+// Dims that share a step. 256 * 255 * 32767 is below 2^31.
+constexpr int64_t queryRun(DType storage) { return storage == DType::q8_0 ? 256 : kGroup; }
+
+struct IntegerQueryLayout {
+  DType storage;
+  int64_t dims;
+
+  GQA_INLINE int64_t runs() const { return (dims + queryRun(storage) - 1) / queryRun(storage); }
+  GQA_INLINE int64_t paddedDims() const { return roundUp(dims, kLanes); }
+  // A row as floats, those of a run divided by its largest over `most`: then that quotient of each run.
+  GQA_INLINE int64_t floats() const { return roundUp(paddedDims() + runs(), kLanes); }
+  // A row as numbers: words, then a step for each run, then what is the same for all tokens.
+  GQA_INLINE int64_t words() const { return storage == DType::q8_0 ? paddedDims() / 2 : paddedDims() / 4; }
+  GQA_INLINE int64_t stride() const { return roundUp(words() + runs() + 1, kLanes); }
+  // Of a block: scales over the run's largest, minimums from the middle on, then the largest scales.
+  GQA_INLINE int64_t blockFloats() const { return roundUp(2 * paddedDims() + runs(), kLanes); }
+};
 
 // NaN where a lane is NaN or infinite, else 0.
 GQA_INLINE float notFinite(Vec sum) { return reduceAdd(mul(sum, zero())); }
 
-// The numbers of a group in the order of digits<q8_0>: of four, the middle two change places.
-GQA_INLINE void storeQueryPairs(int16_t* to, Vec a, Vec b) {
-  int16_t numbers[kGroup];
-  storeI16(numbers, a);
-  storeI16(numbers + kLanes, b);
-  for (int i = 0; i < kGroup; i += 4) {
-    const int16_t four[4] = {numbers[i], numbers[i + 2], numbers[i + 1], numbers[i + 3]};
-    std::memcpy(to + i, four, sizeof four);
+GQA_INLINE float largestOf(const float* x, int64_t count) {
+  Vec largest = zero();
+  for (int64_t i = 0; i < count; i += kLanes) largest = max(max(load(x + i), sub(zero(), load(x + i))), largest);
+  return reduceMax(largest);
+}
+
+// Makes such floats of a row, padded with zeros to 16, in place.
+GQA_INLINE void normaliseQuery(const IntegerQueryLayout& layout, float* query) {
+  const float most = layout.storage == DType::q8_0 ? kMost16 : 127.f;
+  float* quotient = query + layout.paddedDims();
+  for (int64_t d = 0; d < layout.paddedDims(); d += queryRun(layout.storage)) {
+    const int64_t left = layout.paddedDims() - d,
+                  count = left < queryRun(layout.storage) ? left : queryRun(layout.storage);
+    const float largest = largestOf(query + d, count);
+    const Vec inverse = splat(largest > kLeastQuery ? most / largest : 0.f);
+    for (int64_t i = d; i < d + count; i += kLanes) store(query + i, mul(load(query + i), inverse));
+    *quotient++ = largest / most;
   }
 }
 
-// query[row] from q[headDim] times `scale`.
-GQA_INLINE void packIntegerQuery(DType storage, DType from, const char* q, int64_t headDim, float scale, float* query) {
-  const int64_t groups = roundUp(headDim, kGroup) / kGroup;
-  const float most = storage == DType::q8_0 ? kMost16 : 127.f;
-  for (int64_t g = 0; g < groups; ++g, query += queryGroupStride(storage)) {
-    const int64_t d = g * kGroup, left = headDim - d;
-    const Vec a = loadAs(from, elementAt(q, from, d), left < kLanes ? left : kLanes);
-    const Vec b = left > kLanes ? loadAs(from, elementAt(q, from, d + kLanes), lanesLeft(d + kLanes, headDim)) : zero();
-    const float highest = reduceMax(max(max(a, sub(zero(), a)), max(b, sub(zero(), b))));
-    const Vec inverse = splat(highest > 0 ? most / highest : 0.f);
-    const Vec x = roundEven(mul(a, inverse)), y = roundEven(mul(b, inverse));
-    if (storage == DType::q8_0) {
-      storeQueryPairs(reinterpret_cast<int16_t*>(query), x, y);
-    } else {
-      storeI8(reinterpret_cast<int8_t*>(query), x);
-      storeI8(reinterpret_cast<int8_t*>(query) + kLanes, y);
+// What all rows need of a block's keys.
+GQA_INLINE void keyTerms(const KeyPanel& keys, const char* base, float* terms) {
+  const IntegerQueryLayout layout = {keys.dtype, keys.dims};
+  const int64_t padded = layout.paddedDims();
+  const uint16_t* m = reinterpret_cast<const uint16_t*>(base + keys.minimumsOffset());
+  const uint16_t* d = reinterpret_cast<const uint16_t*>(base + keys.scalesOffset());
+  const Vec middle = splat(keys.dtype == DType::q8_0 ? 0.f : kMiddleDigit);
+  float* largest = terms + 2 * padded;
+  for (int64_t first = 0; first < padded; first += queryRun(keys.dtype)) {
+    const int64_t last = first + queryRun(keys.dtype) < padded ? first + queryRun(keys.dtype) : padded;
+    for (int64_t i = first; i < last; i += kLanes) {
+      store(terms + i, loadF16(d + i));
+      store(terms + padded + i, fma(loadF16(d + i), middle, loadF16(m + i)));
     }
-    float* step = query + queryGroupWords(storage);
-    step[0] = highest / most * scale + notFinite(add(mul(a, zero()), mul(b, zero())));
-    step[1] = step[0] * reduceAdd(add(x, y));
+    *largest = largestOf(terms + first, last - first);
+    const Vec inverse = splat(*largest > 0 ? 1 / *largest : 0.f);
+    for (int64_t i = first; i < last; i += kLanes) store(terms + i, mul(load(terms + i), inverse));
+    ++largest;
   }
+}
+
+// A row of floats as numbers for a block.
+template <DType T>
+GQA_INLINE void packIntegerQuery(const IntegerQueryLayout& layout, const float* query, const float* terms, float* to) {
+  const int64_t padded = layout.paddedDims();
+  float* steps = to + layout.words();
+  Vec total = zero();
+  for (int64_t run = 0, d = 0; d < padded; ++run) {
+    const int64_t last = d + queryRun(T) < padded ? d + queryRun(T) : padded;
+    Vec shifts = zero(), numbers = zero();
+    for (; d < last; d += kLanes) {
+      const Vec q = load(query + d), n = mul(q, load(terms + d));
+      shifts = fma(q, load(terms + padded + d), shifts);
+      if (T == DType::q8_0) {
+        storeI16(reinterpret_cast<int16_t*>(to + d / 2), n);
+      } else {
+        const Vec whole = roundEven(n);
+        numbers = add(whole, numbers);
+        storeI8(reinterpret_cast<int8_t*>(to + d / 4), whole);
+      }
+    }
+    const float quotient = query[padded + run];
+    steps[run] = quotient * terms[2 * padded + run];
+    total = fma(shifts, splat(quotient), total);
+    if (T == DType::q4_1) total = fma(numbers, splat(-kMiddleDigit * steps[run]), total);
+  }
+  steps[layout.runs()] = reduceAdd(total);
 }
 
 }  // namespace

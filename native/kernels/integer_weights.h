@@ -19,7 +19,7 @@ struct IntegerWeights {
   float* words;  // [2][weightGroup()], rows from the tile's first column on
 };
 
-constexpr float kMost8 = 255.f, kMiddleDigit = 7.5f;
+constexpr float kMost8 = 255.f;
 // Smaller ones count as these: weights add nothing then that a float could show, and f16 has no smaller scales. Their
 // inverses, times each other and kMost16, are no infinity.
 constexpr float kLeastWeight = 1e-26f, kLeastScale = 5e-8f;
@@ -36,7 +36,7 @@ constexpr Dither kDither;
 // What V's minimums, and errors of weights, add to a row's dims, a number per group of 32, stays in 16 lanes as the
 // sums do: a task ends with adding them up.
 GQA_INLINE int64_t minimumGroups(const AttendProblem& p) {
-  return p.arena.layout.dtype == DType::q4_1 ? roundUp(p.valueDim, kGroup) / kGroup : 0;
+  return p.valueType() == DType::q4_1 ? roundUp(p.valueDim, kGroup) / kGroup : 0;
 }
 
 GQA_INLINE void addMinimums(const AttendContext& c) {

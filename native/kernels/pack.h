@@ -43,6 +43,14 @@ GQA_INLINE void packVector(const PanelLayout& layout, char* base, int64_t v, DTy
   if (layout.paddedSteps() > layout.steps) packRow(layout, base, v, layout.steps, zero());
 }
 
+// Contraction step l of vector v, back.
+GQA_INLINE Vec unpackStep(const PanelLayout& layout, const char* base, int64_t v, int64_t l) {
+  const char* row = base + layout.vectorOffset(v) + (l >> panelBits(layout.dtype)) * layout.rowBytes(v);
+  if (layout.dtype == DType::f32) return PanelF32::first(row);
+  if (layout.dtype == DType::f16) return PanelF16::first(row);
+  return l % 2 ? PanelBf16::second(row) : PanelBf16::first(row);
+}
+
 // One lane of every row: a single token's key.
 GQA_INLINE void packLane(const PanelLayout& layout, char* base, int64_t lane, DType from, const char* src) {
   const DType type = layout.dtype;
@@ -106,31 +114,50 @@ GQA_INLINE void packSteps(const PanelLayout& layout, char* base, int64_t step, D
   for (int64_t s = 0; s < steps; ++s) packStep(layout, base, step + s, from, elementAt(src, from, s * stride));
 }
 
+// Rows of 16 tokens at most, in the floats of their dtype.
+struct TokenRows {
+  DType type;
+  const char* base;
+  int64_t stride;  // elements
+
+  GQA_INLINE const char* at(int64_t i) const { return elementAt(base, type, i * stride); }
+};
+
+// The same rows turned, as f32.
+GQA_INLINE TokenRows rotatedRows(const TokenRows& rows, int64_t count, int64_t dims, float* scratch) {
+  const int64_t stride = roundUp(dims, kLanes);
+  for (int64_t i = 0; i < count; ++i) {
+    float* to = scratch + i * stride;
+    for (int64_t d = 0; d < dims; d += kLanes)
+      store(to + d, loadAs(rows.type, elementAt(rows.at(i), rows.type, d), lanesLeft(d, dims)));
+    rotateRow(to, dims);
+  }
+  return {DType::f32, reinterpret_cast<const char*>(scratch), stride};
+}
+
 // A KV head's part of an append: rows [from, from + count) of k and v to positions position, position + 1, ...
-void storeTokens(const StoreProblem& p, int64_t kvHead) {
+void storeTokens(const StoreProblem& p, int64_t kvHead, float* scratch) {
   const BlockLayout& layout = p.arena.layout;
   const int64_t keyStride = p.arena.kvHeads * layout.headDim, valueStride = p.arena.kvHeads * layout.valueDim;
   for (int64_t i = 0; i < p.count;) {
     const int64_t position = p.position + i, slot = position % layout.blockTokens;
-    char* block = p.arena.block(kvHead, p.table.slot(position / layout.blockTokens));
-    const char* k = elementAt(p.k, p.type, (p.from + i) * keyStride + kvHead * layout.headDim);
-    const char* v = elementAt(p.v, p.type, (p.from + i) * valueStride + kvHead * layout.valueDim);
-
-    if (isQuantised(layout.dtype)) {
-      storeQuantisedKey(layout.keys(), block, slot, p.type, k);
-      storeQuantisedValue(layout.quantisedValues(), block + layout.valueOffset(), slot, p.type, v);
-      ++i;
-      continue;
-    }
     const bool wholeVector = slot % kLanes == 0 && p.count - i >= kLanes;
-    if (wholeVector) {
-      packVector(layout.keys(), block, slot / kLanes, p.type, k, keyStride, kLanes);
-      packSteps(layout.values(), block + layout.valueOffset(), slot, p.type, v, valueStride, kLanes);
-    } else {
-      packLane(layout.keys(), block, slot, p.type, k);
-      packStep(layout.values(), block + layout.valueOffset(), slot, p.type, v);
-    }
-    i += wholeVector ? kLanes : 1;
+    const int64_t tokens = wholeVector ? kLanes : 1;
+    char* block = p.arena.block(kvHead, p.table.slot(position / layout.blockTokens));
+    char* values = block + layout.valueOffset();
+    TokenRows k = {p.type, elementAt(p.k, p.type, (p.from + i) * keyStride + kvHead * layout.headDim), keyStride};
+    if (layout.rotateKeys) k = rotatedRows(k, tokens, layout.headDim, scratch);
+    if (wholeVector)
+      packVector(layout.keys(), block, slot / kLanes, k.type, k.base, k.stride, kLanes);
+    else
+      packLane(layout.keys(), block, slot, k.type, k.base);
+    TokenRows v = {p.type, elementAt(p.v, p.type, (p.from + i) * valueStride + kvHead * layout.valueDim), valueStride};
+    if (layout.rotateValues) v = rotatedRows(v, tokens, layout.valueDim, scratch);
+    if (wholeVector)
+      packSteps(layout.values(), values, slot, v.type, v.base, v.stride, kLanes);
+    else
+      packStep(layout.values(), values, slot, v.type, v.base);
+    i += tokens;
   }
 }
 

@@ -23,8 +23,8 @@ GQA_INLINE void scoreProduct(const AttendContext& c, const KeyBlock& b, const Sc
                     kScoreStride,
                     Start::zero,
                     nullptr,
-                    {tileRow == 0 ? b.next : nullptr, k.bytes(), c.task.prefetch, subTiles(t.rows)},
-                    c.pairs};
+                    {tileRow == 0 ? b.nextK : nullptr, k.bytes(), c.task.prefetch, subTiles(t.rows)},
+                    c.keys == Form::pairs};
   for (int64_t r = 0, n; r < t.rows; r += n) {
     n = subTile(t.rows - r);
     args.a = c.query + (tileRow + r) * c.queryStride;

@@ -1,106 +1,22 @@
-// Tokens into quantised blocks, and blocks back to f32 panels. A group is 32 dims of one token's key or value:
-//   q8_0  x = d q,      d = f16(max |x| / 127),           q = round(x / d) of [-127, 127]
-//   q4_1  x = d q + m,  m = f16(min x), d = f16((max x - m) / 15),  q = round((x - m) / d) of [0, 15]
-// in f32 arithmetic, ties to even; dims beyond the head's count as 0. The caller has checked that |x| <= kMaxQuantised.
+// Blocks of floats into quantised ones, and those back to panels of floats. L is 255 for q8_0, 15 for q4_1.
+//   keys    per dim over the block's tokens:  x = d q + m,  m = f16(min x),  d = f16((max x - m) / L),
+//                                             q = round((x - m) / d) of [0, L], 0 where d is
+//   values  per token and 32 dims, as GGUF:   q8_0  x = d q,  d = f16(max |x| / 127),  q = round(x / d) of [-127, 127]
+//                                             q4_1  as keys, of [0, 15]
+// in f32 arithmetic, ties to even, the quotient a product with f32(1 / d); dims beyond the head's count as 0.
 #pragma once
 
 namespace gqa {
 namespace {
 
-// A group of 32 as whole numbers, with its f16 scale and minimum.
-struct QuantisedGroup {
-  alignas(64) int8_t q[kGroup];
-  uint16_t scale, minimum;
-};
-
-GQA_INLINE uint16_t toHalf(float x) {
-  uint16_t bits[kLanes];
-  storeF16(bits, splat(x));
-  return bits[0];
-}
-GQA_INLINE float fromHalf(uint16_t bits) {
-  uint16_t lanes[kLanes] = {bits};
-  float x[kLanes];
-  store(x, loadF16(lanes));
-  return x[0];
-}
-
-// Lanes [0, n) as whole numbers of [low, high].
-GQA_INLINE void roundGroup(QuantisedGroup& g, Vec a, Vec b, float scale, float low, float high) {
-  const Vec inverse = splat(scale > 0 ? 1 / scale : 0.f), least = splat(low), most = splat(high);
-  storeI8(g.q, min(max(mul(a, inverse), least), most));
-  storeI8(g.q + kLanes, min(max(mul(b, inverse), least), most));
-}
-
-GQA_INLINE void quantiseGroup(DType type, Vec a, Vec b, QuantisedGroup& g) {
-  const Vec negA = sub(zero(), a), negB = sub(zero(), b);
-  if (type == DType::q8_0) {
-    g.minimum = 0;
-    g.scale = toHalf(reduceMax(max(max(a, negA), max(b, negB))) / 127.f);
-    return roundGroup(g, a, b, fromHalf(g.scale), -127, 127);
-  }
-  g.minimum = toHalf(-reduceMax(max(negA, negB)));
-  const float minimum = fromHalf(g.minimum);
-  g.scale = toHalf((reduceMax(max(a, b)) - minimum) / 15.f);
-  roundGroup(g, sub(a, splat(minimum)), sub(b, splat(minimum)), fromHalf(g.scale), 0, 15);
-}
-
-GQA_INLINE void readGroup(DType type, DType from, const char* row, int64_t first, int64_t dims, QuantisedGroup& g) {
-  const int64_t n = dims - first;
-  const Vec a = loadAs(from, elementAt(row, from, first), n < kLanes ? n : kLanes);
-  const Vec b =
-      n > kLanes ? loadAs(from, elementAt(row, from, first + kLanes), n < kGroup ? n - kLanes : kLanes) : zero();
-  quantiseGroup(type, a, b, g);
-}
-
-// A token's key: lane `lane` of every row.
-GQA_INLINE void storeQuantisedKey(const PanelLayout& keys, char* base, int64_t lane, DType from, const char* row) {
-  const int64_t v = lane / kLanes, at = lane % kLanes, rowBytes = keys.rowBytes(v);
-  QuantisedGroup g;
-  for (int64_t group = 0; group < keys.groups(); ++group) {
-    readGroup(keys.dtype, from, row, group * kGroup, keys.steps, g);
-    char* word = base + keys.chunkOffset(v, group) + at * 4;
-    if (keys.dtype == DType::q8_0) {
-      for (int i = 0; i < kGroup / 4; ++i) std::memcpy(word + i * rowBytes, g.q + 4 * i, 4);
-    } else {
-      for (int i = 0; i < kGroup / 8; ++i)
-        for (int j = 0; j < 4; ++j) word[i * rowBytes + j] = char(g.q[8 * i + j] | g.q[8 * i + 4 + j] << 4);
-    }
-    char* scale = base + keys.scalesOffset(v, group) + at * 2;
-    std::memcpy(scale, &g.scale, 2);
-    if (keys.dtype == DType::q4_1) std::memcpy(scale + keys.rowVectors(v) * kLanes * 2, &g.minimum, 2);
-  }
-}
-
-// A token's value: step `token` of every lane; see ValuePanels for the order within a word.
-GQA_INLINE void storeQuantisedValue(const ValuePanels& values, char* base, int64_t token, DType from, const char* row) {
-  const int64_t k = panelStep(values.dtype), place = valuePieceOf(values.dtype, token % k);
-  QuantisedGroup g;
-  for (int64_t dim = 0; dim < values.lanes; dim += kGroup) {
-    const int64_t v = dim / kLanes;
-    readGroup(values.dtype, from, row, dim, values.lanes, g);
-    char* words = base + values.vectorOffset(v) + (token >> panelBits(values.dtype)) * values.rowBytes(v);
-    for (int64_t i = 0; i < kGroup; ++i) {
-      char* word = words + 4 * i;
-      if (values.dtype == DType::q8_0)
-        word[place] = char(g.q[i]);
-      else
-        word[place / 2] =
-            place % 2 ? char((word[place / 2] & 0x0f) | g.q[i] << 4) : char((word[place / 2] & 0xf0) | g.q[i]);
-    }
-    char* scale = base + values.scalesOffset(v) + token * 2;
-    std::memcpy(scale, &g.scale, 2);
-    if (values.dtype == DType::q4_1) std::memcpy(scale + values.tokens * 2, &g.minimum, 2);
-  }
-}
-
-// Piece n of a word, for 16 lanes: a byte of q8_0, a nibble of q4_1.
-template <DType T>
-GQA_INLINE Vec piece(IVec words, int n) {
+// The pieces of a word are whole numbers: those of q8_0 in values signed, all others unsigned.
+template <DType T, bool kSigned>
+GQA_INLINE Vec piece(IVec words, int64_t n) {
   if (T == DType::q8_0) {
-    if (n == 0) return byteToFloat<0>(words);
-    if (n == 1) return byteToFloat<1>(words);
-    return n == 2 ? byteToFloat<2>(words) : byteToFloat<3>(words);
+    if (n == 0) return kSigned ? byteToFloat<0>(words) : unsignedByteToFloat<0>(words);
+    if (n == 1) return kSigned ? byteToFloat<1>(words) : unsignedByteToFloat<1>(words);
+    if (n == 2) return kSigned ? byteToFloat<2>(words) : unsignedByteToFloat<2>(words);
+    return kSigned ? byteToFloat<3>(words) : unsignedByteToFloat<3>(words);
   }
   if (n < 4) {
     if (n == 0) return nibbleToFloat<0>(words);
@@ -112,63 +28,209 @@ GQA_INLINE Vec piece(IVec words, int n) {
   return n == 6 ? nibbleToFloat<6>(words) : nibbleToFloat<7>(words);
 }
 
-// Vector v of a K panel, as vector v of the f32 panel `wide`.
+// The words of k steps, numbers that fit unsigned pieces, in the order of blockStepOf.
 template <DType T>
-GQA_INLINE void widenKeys(const PanelLayout& keys, const char* base, int64_t v, const PanelLayout& wide, char* to) {
-  constexpr int k = int(panelStep(T));
-  const int64_t wideRow = wide.rowBytes(v);
-  for (int64_t group = 0; group < keys.groups(); ++group) {
-    const uint16_t* scales = reinterpret_cast<const uint16_t*>(base + keys.scalesOffset(v, group));
-    const Vec d = loadF16(scales), m = T == DType::q4_1 ? loadF16(scales + keys.rowVectors(v) * kLanes) : zero();
-    const char* row = base + keys.chunkOffset(v, group);
-    for (int64_t step = group * kGroup; step < (group + 1) * kGroup; step += k, row += keys.rowBytes(v)) {
-      const IVec words = loadI(row);
-      char* out = to + wide.vectorOffset(v) + step * wideRow;
-#pragma GCC unroll 8
-      for (int n = 0; n < k; ++n)
-        if (step + keyStepOf(T, n) < keys.steps)
-          store(reinterpret_cast<float*>(out + keyStepOf(T, n) * wideRow), fma(piece<T>(words, n), d, m));
+GQA_INLINE IVec joinSteps(const Vec (&numbers)[8]) {
+  if (T == DType::q8_0) return joinBytes({numbers[0], numbers[2], numbers[1], numbers[3]});
+  const Vec high = splat(16.f);
+  return joinBytes({fma(numbers[4], high, numbers[0]), fma(numbers[5], high, numbers[1]),
+                    fma(numbers[6], high, numbers[2]), fma(numbers[7], high, numbers[3])});
+}
+
+// Scales and what they divide by of 16 groups, from their ranges; f16 of both is written too.
+struct Steps {
+  alignas(64) float minimums[kLanes], inverses[kLanes];
+};
+
+GQA_INLINE Vec roundHalf(Vec x, char* to) {
+  uint16_t bits[kLanes];
+  storeF16(bits, x);
+  std::memcpy(to, bits, sizeof bits);
+  return loadF16(bits);
+}
+
+// 0 where x is.
+GQA_INLINE Vec inverseOf(Vec x) {
+  const Vec none = zero(), size = max(x, sub(none, x));
+  return whereLess(none, size, div(splat(1.f), x), none);
+}
+
+GQA_INLINE void findSteps(Vec lowest, Vec highest, float most, char* minimums, char* scales, Steps& steps) {
+  const Vec m = roundHalf(add(lowest, zero()), minimums);  // no minimum is -0
+  store(steps.minimums, m);
+  store(steps.inverses, inverseOf(roundHalf(div(sub(highest, m), splat(most)), scales)));
+}
+
+GQA_INLINE Vec quantised(Vec x, float minimum, float inverse, float least, float most) {
+  const Vec q = mul(sub(x, splat(minimum)), splat(inverse));
+  return roundEven(min(max(q, splat(least)), splat(most)));
+}
+
+// Dims [d, d + 16) of the block's keys.
+template <DType T>
+GQA_INLINE void quantiseDims(const PanelLayout& from, const char* source, const KeyPanel& to, char* panel, int64_t d) {
+  constexpr int64_t k = panelStep(T);
+  constexpr float most = T == DType::q8_0 ? 255 : 15;
+  const int64_t vectors = to.tokens / kLanes, dims = lanesLeft(d, to.dims);
+  alignas(64) float highest[kLanes] = {}, lowest[kLanes] = {};
+  for (int64_t i = 0; i < dims; ++i) {
+    Vec high = unpackStep(from, source, 0, d + i), low = high;
+    for (int64_t v = 1; v < vectors; ++v) {
+      const Vec x = unpackStep(from, source, v, d + i);
+      high = max(x, high);
+      low = min(x, low);
+    }
+    highest[i] = reduceMax(high);
+    lowest[i] = -reduceMax(sub(zero(), low));
+  }
+  Steps steps;
+  findSteps(load(lowest), load(highest), most, panel + to.minimumsOffset() + d * 2, panel + to.scalesOffset() + d * 2,
+            steps);
+  for (int64_t i = 0; i < dims; i += k)
+    for (int64_t v = 0; v < vectors; ++v) {
+      Vec numbers[8];
+      for (int64_t n = 0; n < 8; ++n)
+        numbers[n] = n < k && i + n < dims ? quantised(unpackStep(from, source, v, d + i + n), steps.minimums[i + n],
+                                                       steps.inverses[i + n], 0, most)
+                                           : zero();
+      storeI(panel + (d + i) / k * to.rowBytes() + to.vectorOffset(v), joinSteps<T>(numbers));
+    }
+}
+
+template <DType T>
+GQA_NOINLINE void quantiseKeys(const PanelLayout& from, const char* source, const KeyPanel& to, char* panel) {
+  for (int64_t d = 0; d < to.dims; d += kLanes) quantiseDims<T>(from, source, to, panel, d);
+}
+
+// Dims [16 v, 16 v + 32), tokens [t, t + 16): their scales.
+template <DType T>
+GQA_INLINE void valueSteps(const PanelLayout& from, const char* source, const ValuePanels& to, char* panels, int64_t v,
+                           int64_t t, Steps& steps) {
+  alignas(64) float highest[kLanes], lowest[kLanes];
+  for (int64_t i = 0; i < kLanes; ++i) {
+    const Vec a = unpackStep(from, source, v, t + i);
+    const Vec b = v + 1 < from.vectors() ? unpackStep(from, source, v + 1, t + i) : zero();
+    const Vec high = max(a, b), low = max(sub(zero(), a), sub(zero(), b));
+    highest[i] = reduceMax(T == DType::q8_0 ? max(high, low) : high);
+    if (T == DType::q4_1) lowest[i] = -reduceMax(low);
+  }
+  char* scales = panels + to.scalesOffset(v) + t * 2;
+  if (T == DType::q4_1) return findSteps(load(lowest), load(highest), 15, scales + to.tokens * 2, scales, steps);
+  store(steps.minimums, zero());
+  store(steps.inverses, inverseOf(roundHalf(div(load(highest), splat(127.f)), scales)));
+}
+
+// The numbers of a token as unsigned pieces: those of q8_0 with their signs flipped.
+template <DType T>
+GQA_INLINE Vec valueNumbers(Vec x, const Steps& steps, int64_t token) {
+  if (T == DType::q4_1) return quantised(x, steps.minimums[token], steps.inverses[token], 0, 15);
+  return add(quantised(x, 0, steps.inverses[token], -127, 127), splat(128.f));
+}
+
+template <DType T>
+GQA_NOINLINE void quantiseValues(const PanelLayout& from, const char* source, const ValuePanels& to, char* panels) {
+  constexpr int64_t k = panelStep(T);
+  for (int64_t v = 0; v < to.vectors(); v += 2)
+    for (int64_t t = 0; t < to.tokens; t += kLanes) {
+      Steps steps;
+      valueSteps<T>(from, source, to, panels, v, t, steps);
+      for (int64_t i = 0; i < kLanes; i += k)
+        for (int64_t side = v; side < v + 2; ++side) {
+          Vec numbers[8];
+          for (int64_t n = 0; n < 8; ++n) {
+            const bool held = n < k && side < from.vectors();
+            numbers[n] = n < k
+                             ? valueNumbers<T>(held ? unpackStep(from, source, side, t + i + n) : zero(), steps, i + n)
+                             : zero();
+          }
+          const IVec words = joinSteps<T>(numbers);
+          char* row = panels + to.vectorOffset(side) + (t + i) / k * to.rowBytes(side);
+          storeI(row, T == DType::q8_0 ? flipSigns(words) : words);
+        }
+    }
+}
+
+// Steps l and l + 1 of 16 lanes into a panel of f32, or as a row of pairs into one of bf16.
+template <bool kPairs>
+GQA_INLINE void storeWide(const PanelLayout& wide, char* column, int64_t rowBytes, int64_t l, Vec even, Vec odd) {
+  if (kPairs) {
+    uint16_t halves[2][kLanes];
+    roundBf16(halves[0], even);
+    roundBf16(halves[1], odd);
+    return zipHalves(halves[0], halves[1], reinterpret_cast<uint16_t*>(column + l / 2 * rowBytes));
+  }
+  store(reinterpret_cast<float*>(column + l * rowBytes), even);
+  if (l + 1 < wide.steps) store(reinterpret_cast<float*>(column + (l + 1) * rowBytes), odd);
+}
+
+// Vector v of the keys, as vector v of the panel `wide`.
+template <DType T, bool kPairs>
+GQA_INLINE void widenKeys(const KeyPanel& keys, const char* base, int64_t v, const PanelLayout& wide, char* to) {
+  constexpr int64_t k = panelStep(T);
+  char* column = to + wide.vectorOffset(v);
+  alignas(64) float m[kLanes], d[kLanes];
+  for (int64_t dim = 0; dim < keys.dims; dim += k) {
+    if (dim % kLanes == 0) {
+      store(m, loadF16(reinterpret_cast<const uint16_t*>(base + keys.minimumsOffset() + dim * 2)));
+      store(d, loadF16(reinterpret_cast<const uint16_t*>(base + keys.scalesOffset() + dim * 2)));
+    }
+    const IVec words = loadI(base + dim / k * keys.rowBytes() + keys.vectorOffset(v));
+#pragma GCC unroll 4
+    for (int64_t n = 0; n < k; n += 2) {
+      if (dim + n >= keys.dims) break;
+      const int64_t i = dim % kLanes + n;
+      const Vec even = fma(piece<T, false>(words, blockPieceOf(T, n)), splat(d[i]), splat(m[i]));
+      const Vec odd = fma(piece<T, false>(words, blockPieceOf(T, n + 1)), splat(d[i + 1]), splat(m[i + 1]));
+      storeWide<kPairs>(wide, column, wide.rowBytes(v), dim + n, even, odd);
     }
   }
 }
 
-// Vector v of V, tokens [from, to) and those that share their words.
-template <DType T>
+// Vector v of V, tokens [from, last) and those that share their words.
+template <DType T, bool kPairs>
 GQA_INLINE void widenValues(const ValuePanels& values, const char* base, int64_t v, int64_t from, int64_t last,
                             const PanelLayout& wide, char* to) {
-  constexpr int k = int(panelStep(T));
+  constexpr int64_t k = panelStep(T);
   alignas(64) float scales[kMaxBlockTokens], minimums[kMaxBlockTokens];
   const uint16_t* halves = reinterpret_cast<const uint16_t*>(base + values.scalesOffset(v));
   for (int64_t t = 0; t < values.tokens; t += kLanes) {
     store(scales + t, loadF16(halves + t));
     store(minimums + t, T == DType::q4_1 ? loadF16(halves + values.tokens + t) : zero());
   }
+  char* column = to + wide.vectorOffset(v);
   for (int64_t t = from / k * k; t < last; t += k) {
     const IVec words = loadI(base + values.vectorOffset(v) + t / k * values.rowBytes(v));
-#pragma GCC unroll 8
-    for (int n = 0; n < k; ++n) {
-      const int64_t token = t + valueStepOf(T, n);
-      store(reinterpret_cast<float*>(to + wide.vectorOffset(v) + token * wide.rowBytes(v)),
-            fma(piece<T>(words, n), splat(scales[token]), splat(minimums[token])));
+#pragma GCC unroll 4
+    for (int64_t n = 0; n < k; n += 2) {
+      const float* d = scales + t + n;
+      const float* m = minimums + t + n;
+      const Vec even = fma(piece<T, true>(words, blockPieceOf(T, n)), splat(d[0]), splat(m[0]));
+      const Vec odd = fma(piece<T, true>(words, blockPieceOf(T, n + 1)), splat(d[1]), splat(m[1]));
+      storeWide<kPairs>(wide, column, wide.rowBytes(v), t + n, even, odd);
     }
   }
 }
 
-// Keys [from, last) of a quantised block as the block `wide` of f32; what lies outside them may be anything finite.
-template <DType T>
-GQA_NOINLINE void widenBlock(const BlockLayout& layout, const char* base, int64_t from, int64_t last,
-                             const BlockLayout& wide, char* to) {
-  const PanelLayout wideValues = wide.values();
-  for (int64_t v = from / kLanes; v * kLanes < last; ++v) widenKeys<T>(layout.keys(), base, v, wide.keys(), to);
-  for (int64_t v = 0; v < wideValues.vectors(); ++v)
-    widenValues<T>(layout.quantisedValues(), base + layout.valueOffset(), v, from, last, wideValues,
-                   to + wide.valueOffset());
+// Keys [from, last) of a quantised panel as the panel `wide` of f32 or bf16; what lies outside may be anything finite.
+template <bool kPairs>
+GQA_NOINLINE void widenKeys(const KeyPanel& keys, const char* base, int64_t from, int64_t last, const PanelLayout& wide,
+                            char* to) {
+  for (int64_t v = from / kLanes; v * kLanes < last; ++v)
+    if (keys.dtype == DType::q8_0)
+      widenKeys<DType::q8_0, kPairs>(keys, base, v, wide, to);
+    else
+      widenKeys<DType::q4_1, kPairs>(keys, base, v, wide, to);
 }
 
-GQA_INLINE void widenBlock(const BlockLayout& layout, const char* base, int64_t from, int64_t last,
-                           const BlockLayout& wide, char* to) {
-  if (layout.dtype == DType::q8_0) return widenBlock<DType::q8_0>(layout, base, from, last, wide, to);
-  widenBlock<DType::q4_1>(layout, base, from, last, wide, to);
+// The same of values.
+template <bool kPairs>
+GQA_NOINLINE void widenValues(const ValuePanels& values, const char* base, int64_t from, int64_t last,
+                              const PanelLayout& wide, char* to) {
+  for (int64_t v = 0; v < wide.vectors(); ++v)
+    if (values.dtype == DType::q8_0)
+      widenValues<DType::q8_0, kPairs>(values, base, v, from, last, wide, to);
+    else
+      widenValues<DType::q4_1, kPairs>(values, base, v, from, last, wide, to);
 }
 
 }  // namespace

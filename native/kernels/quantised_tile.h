@@ -4,28 +4,29 @@
 namespace gqa {
 namespace {
 
-// Rows of a task up to which the integer products pay; more rows share a block widened to f32.
-constexpr int64_t kIntegerRows = 2 * kTileRows;
-
-GQA_INLINE bool multipliesIntegers(const AttendProblem& p, int64_t rows) {
-  return p.arena.base && isQuantised(p.arena.layout.dtype) && rows <= kIntegerRows;
-}
-
 GQA_INLINE void integerScores(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, int64_t tileRow) {
-  const PanelLayout k = b.layout.keys();
-  const int64_t v = t.firstColumn / kLanes;
+  const KeyPanel k = b.layout.quantisedKeys();
+  const IntegerQueryLayout query = {k.dtype, k.dims};
+  keyTerms(k, b.k, c.keyTerms);
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const float* row = c.query + (tileRow + r) * c.queryStride;
+    float* to = c.queryWords + r * query.stride();
+    if (k.dtype == DType::q8_0)
+      packIntegerQuery<DType::q8_0>(query, row, c.keyTerms, to);
+    else
+      packIntegerQuery<DType::q4_1>(query, row, c.keyTerms, to);
+  }
   IntegerArgs args = {};
-  args.aStride = c.queryStride;
-  args.b = b.k + k.vectorOffset(v);
-  args.rowBytes = k.rowBytes(0);
-  args.groups = k.groups();
-  args.chunkBytes = k.chunkBytes(0);
-  args.scales = k.scalesOffset(v, 0) - k.vectorOffset(v);
-  args.minimums = k.rowVectors(0) * kLanes;
-  args.ahead = {tileRow == 0 ? b.next : nullptr, k.bytes(), c.task.prefetch};
+  args.aStride = query.stride();
+  args.steps = query.words();
+  args.runs = query.runs();
+  args.b = b.k + k.vectorOffset(t.firstColumn / kLanes);
+  args.rowBytes = k.rowBytes();
+  args.rows = k.rows();
+  args.ahead = {tileRow == 0 ? b.nextK : nullptr, k.bytes(), c.task.prefetch};
   for (int64_t r = 0, n; r < t.rows; r += n) {
     n = subTile(t.rows - r);
-    args.a = c.query + (tileRow + r) * c.queryStride;
+    args.a = c.queryWords + r * args.aStride;
     args.c = t.row(r) + t.firstColumn;
     integerProduct<true>(k.dtype, args, n, (t.lastColumn - t.firstColumn) / kLanes);
     args.ahead.base = nullptr;

@@ -36,7 +36,8 @@ void mergeStates(const RowStates& to, const RowStates& from, int64_t rows, int64
   }
 }
 
-// out = o / l and LSE = (m + log2 l) ln 2, after a sink logit has joined l. No key seen: zeros and -Infinity.
+// out = o / l, turned back where values are rotated (which changes the states), and LSE = (m + log2 l) ln 2, after a
+// sink logit has joined l. No key seen: zeros and -Infinity.
 void finishRows(const AttendProblem& p, int64_t batch, int64_t kvHead, int64_t firstRow, int64_t rows,
                 const RowStates& s) {
   const int64_t group = p.heads / p.kvHeads;
@@ -52,6 +53,7 @@ void finishRows(const AttendProblem& p, int64_t batch, int64_t kvHead, int64_t f
       max = joint;
     }
     const Vec scale = splat(seen ? factor / sum : 0.f);
+    if (p.arena.base && p.arena.layout.rotateValues) rotateRowBack(s.out + r * s.stride, p.valueDim);
     char* out = static_cast<char*>(p.out) + row * p.valueDim * elementBytes(p.outType);
     for (int64_t d = 0; d < p.valueDim; d += kLanes)
       storeAs(p.outType, out + d * elementBytes(p.outType), lanesLeft(d, p.valueDim),

@@ -5,16 +5,6 @@
 namespace gqa {
 namespace {
 
-// Whether tiles serve a task: fewer rows go through the vectors' registers in one pass.
-GQA_INLINE bool tilesServe(const AttendProblem& p, int64_t rows) {
-  return kTiles && rows > kMaxTileRows && tileDepth((p.headDim + 1) / 2) >= kLeastDepth;
-}
-
-// Whether K and V, which are not bf16, are split: that pays where many rows share the block.
-GQA_INLINE bool tilesSplit(const AttendProblem& p, int64_t rows) {
-  return p.fast && p.kvType != DType::bf16 && rows >= kTileBlockRows && tilesServe(p, rows);
-}
-
 // Distance between the high and the low terms of weights.
 constexpr int64_t kWeightTerms = kTileRows * kPairStride;
 
@@ -24,22 +14,19 @@ GQA_INLINE void splitBf16(Vec x, uint16_t* high, uint16_t* low) {
   roundBf16(low, sub(x, loadBf16(high)));
 }
 
-GQA_INLINE BlockLayout splitLayout(const BlockLayout& b) { return {DType::bf16, b.headDim, b.valueDim, b.blockTokens}; }
-
-GQA_INLINE Vec panelStepAt(const PanelLayout& layout, const char* row) {
-  return layout.dtype == DType::f32 ? PanelF32::first(row) : PanelF16::first(row);
+GQA_INLINE BlockLayout splitLayout(const BlockLayout& b) {
+  return {DType::bf16, DType::bf16, b.headDim, b.valueDim, b.blockTokens};
 }
 
 // Steps [first, last) of vectors [v, vEnd), `first` even; a step beyond the layout's is zero.
 GQA_INLINE void splitPanels(const PanelLayout& from, const char* source, const PanelLayout& to, char* high, int64_t low,
                             int64_t v, int64_t vEnd, int64_t first, int64_t last) {
   for (; v < vEnd; ++v) {
-    const char* row = source + from.vectorOffset(v) + first * from.rowBytes(v);
     char* out = high + to.vectorOffset(v) + first / 2 * to.rowBytes(v);
-    for (int64_t l = first; l < last; l += 2, row += 2 * from.rowBytes(v), out += to.rowBytes(v)) {
+    for (int64_t l = first; l < last; l += 2, out += to.rowBytes(v)) {
       uint16_t highs[2][kLanes], lows[2][kLanes];
-      splitBf16(panelStepAt(from, row), highs[0], lows[0]);
-      splitBf16(l + 1 < from.steps ? panelStepAt(from, row + from.rowBytes(v)) : zero(), highs[1], lows[1]);
+      splitBf16(unpackStep(from, source, v, l), highs[0], lows[0]);
+      splitBf16(l + 1 < from.steps ? unpackStep(from, source, v, l + 1) : zero(), highs[1], lows[1]);
       zipHalves(highs[0], highs[1], reinterpret_cast<uint16_t*>(out));
       zipHalves(lows[0], lows[1], reinterpret_cast<uint16_t*>(out + low));
     }
@@ -58,7 +45,7 @@ GQA_INLINE KeyBlock splitBlock(const AttendContext& c, const KeyBlock& b, int64_
   char* v = k + to.valueOffset();
   splitPanels(b.layout.keys(), b.k, to.keys(), k, low, lo / kLanes, roundUp(hi, kLanes) / kLanes, 0, b.layout.headDim);
   splitPanels(b.layout.values(), b.v, to.values(), v, low, 0, to.values().vectors(), lo / run * run, roundUp(hi, run));
-  return {to, k, v, nullptr};
+  return {to, k, v, nullptr, nullptr};
 }
 
 GQA_INLINE void tileProduct(const AttendContext& c, const TileArgs& args, int64_t depth, int64_t rows,
@@ -75,7 +62,7 @@ GQA_INLINE void tileScores(const AttendContext& c, const KeyBlock& b, const Scor
   const int64_t depth = tileDepth(k.rows());
   const TileSpan span = {reinterpret_cast<const char*>(c.query + tileRow * c.queryStride),
                          b.k + k.vectorOffset(t.firstColumn / kLanes), k.rows() / depth,
-                         tileRow == 0 ? b.next : nullptr};
+                         tileRow == 0 ? b.nextK : nullptr};
   TileArgs args = {};
   args.spans = &span;
   args.spanCount = 1;

@@ -103,14 +103,6 @@ void widenStrip(const WeightsView& w, int64_t v, int64_t vectors, int64_t first,
   widenGroups<DType::q4_1>(w, v, vectors, first, last, strip);
 }
 
-// One step of 16 lanes of floats.
-GQA_INLINE Vec unpackStep(const PanelLayout& layout, const char* base, int64_t v, int64_t l) {
-  const char* row = base + layout.vectorOffset(v) + (l >> panelBits(layout.dtype)) * layout.rowBytes(v);
-  if (layout.dtype == DType::f32) return PanelF32::first(row);
-  if (layout.dtype == DType::f16) return PanelF16::first(row);
-  return l % 2 ? PanelBf16::second(row) : PanelBf16::first(row);
-}
-
 // out[columns]: one output feature.
 void unpackWeightRow(const WeightsView& w, int64_t row, float* out) {
   alignas(64) float group[kGroup * kPanelLanes];

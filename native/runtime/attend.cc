@@ -81,32 +81,4 @@ Status attend(const AttendProblem& problem, CancelFlag cancel) {
   return whole ? Status::ok : Status::cancelled;
 }
 
-namespace {
-
-struct StoreJob {
-  const OpTable* ops;
-  const StoreProblem* problem;
-};
-
-void storeHead(void* context, int64_t head) {
-  const StoreJob& job = *static_cast<StoreJob*>(context);
-  job.ops->store(*job.problem, head);
-}
-
-// Elements an append holds before other threads help: about ten microseconds of one thread's work.
-constexpr int64_t kInlineStoreElements = 1 << 15;
-
-}  // namespace
-
-void store(const StoreProblem& problem) {
-  StoreJob job = {opTable(), &problem};
-  const BlockLayout& layout = problem.arena.layout;
-  const int64_t elements = problem.count * problem.arena.kvHeads * (layout.headDim + layout.valueDim);
-  if (elements > kInlineStoreElements) {
-    parallelFor(problem.arena.kvHeads, storeHead, &job, nullptr);
-    return;
-  }
-  for (int64_t head = 0; head < problem.arena.kvHeads; ++head) storeHead(&job, head);
-}
-
 }  // namespace gqa

@@ -62,7 +62,6 @@ int64_t segmentAt(const AttendProblem& p, int64_t first, int64_t last, AttendPro
       last = std::min(last, p.tail.sinkOrdinals * blockTokens);
     else if (ordinal < p.tail.firstOrdinal)
       last = std::min(last, p.tail.firstOrdinal * blockTokens);
-    segment.kvType = segment.arena.layout.dtype;
   }
   if (p.sinkQ != nullptr && first < p.sinkTokens) {
     segment.q = p.sinkQ;
@@ -75,10 +74,7 @@ int64_t segmentAt(const AttendProblem& p, int64_t first, int64_t last, AttendPro
 int64_t scratchFloats(const AttendPlan& plan) {
   const AttendProblem& p = plan.problem;
   AttendProblem tail = p;
-  if (p.tail.arena.base != nullptr) {
-    tail.arena = p.tail.arena;
-    tail.kvType = tail.arena.layout.dtype;
-  }
+  if (p.tail.arena.base != nullptr) tail.arena = p.tail.arena;
   int64_t most = 0;
   for (const int64_t rows : {plan.tileRows, plan.rowsOf(plan.tiles - 1)})
     for (const AttendProblem* source : {&p, static_cast<const AttendProblem*>(&tail)})
@@ -120,7 +116,7 @@ AttendPlan makePlan(const AttendProblem& problem, int64_t firstKey) {
   plan.rows = p.queryTokens * (p.heads / p.kvHeads);
   plan.width = roundUp(p.valueDim, kLanes);
   const int64_t elements = plan.heads() * visibleAtMost(plan) * (p.headDim + p.valueDim);
-  plan.prefetch = prefetchFor(elements * elementBytes(p.arena.base ? p.arena.layout.dtype : p.kvType));
+  plan.prefetch = prefetchFor(elements * elementBytes(p.keyType()));
   cutRows(plan);
   if (plan.tasks() > 0) plan.scratchFloats = scratchFloats(plan);
   return plan;

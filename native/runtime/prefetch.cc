@@ -72,7 +72,7 @@ Prefetch measure() {
   p.causal = true;
   p.window = std::numeric_limits<int64_t>::max() / 2;
   p.scale = 1;
-  p.arena.layout = {DType::f32, kHeadDim, kHeadDim, kMaxBlockTokens};
+  p.arena.layout = {DType::f32, DType::f32, kHeadDim, kHeadDim, kMaxBlockTokens};
   p.arena.kvHeads = 1;
   p.arena.blocks = kBlocks;
   p.table = {ids, 0, kBlocks};

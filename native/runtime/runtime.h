@@ -22,7 +22,6 @@ Prefetch prefetchFor(int64_t bytes);
 
 // ---- attend.cc, merge.cc, linear.cc, elementwise.cc
 Status attend(const AttendProblem& problem, CancelFlag cancel);
-void store(const StoreProblem& problem);
 // out and lse are those of the merged state; parts have `count` entries. False when memory is short.
 bool merge(const void* const* outs, const float* const* lses, int64_t count, DType type, void* out, float* lse,
            int64_t rows, int64_t valueDim);
@@ -36,6 +35,13 @@ void swiglu(const float* gate, const float* up, float* out, int64_t count);
 void add(float* x, const float* y, int64_t count);
 void convert(const void* from, DType fromType, void* to, DType toType, int64_t count);
 bool allBelow(const void* data, DType type, int64_t count, float limit);
+
+// ---- blocks.cc: what moves in and between arenas
+Status store(const StoreProblem& problem);
+Status copyBlock(const CopyProblem& problem);
+void moveTokens(const MoveProblem& problem);
+void readBlock(const BlockBytes& problem);
+void writeBlock(const BlockBytes& problem);
 
 // ---- probe.cc: what the machine can do, timed by the caller
 void probeRead(const void* data, int64_t bytes);

@@ -55,6 +55,14 @@ GQA_INLINE __m256 timesPow2(__m256 a, __m256 n) {
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), steps));
 }
 GQA_INLINE Vec timesPow2(Vec a, Vec n) { return {timesPow2(a.lo, n.lo), timesPow2(a.hi, n.hi)}; }
+GQA_INLINE __m256 swapHalves(__m256 a) { return _mm256_permute2f128_ps(a, a, 1); }
+template <int h>
+GQA_INLINE Vec swapLanes(Vec a) {
+  if (h == 8) return {a.hi, a.lo};
+  if (h == 4) return {swapHalves(a.lo), swapHalves(a.hi)};
+  constexpr int order = h == 1 ? 0xb1 : 0x4e;
+  return {_mm256_permute_ps(a.lo, order), _mm256_permute_ps(a.hi, order)};
+}
 GQA_INLINE Vec whereLess(Vec a, Vec b, Vec yes, Vec no) {
   return {_mm256_blendv_ps(no.lo, yes.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
           _mm256_blendv_ps(no.hi, yes.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
@@ -169,6 +177,20 @@ GQA_INLINE Vec byteToFloat(IVec a) {
 template <int n>
 GQA_INLINE Vec nibbleToFloat(IVec a) {
   return toFloat(andI({_mm256_srli_epi32(a.lo, 4 * n), _mm256_srli_epi32(a.hi, 4 * n)}, _mm256_set1_epi32(15)));
+}
+template <int n>
+GQA_INLINE Vec unsignedByteToFloat(IVec a) {
+  return toFloat(andI({_mm256_srli_epi32(a.lo, 8 * n), _mm256_srli_epi32(a.hi, 8 * n)}, _mm256_set1_epi32(255)));
+}
+GQA_INLINE IVec evenUnsigned(IVec a) { return andI(a, _mm256_set1_epi16(255)); }
+GQA_INLINE IVec oddUnsigned(IVec a) { return {_mm256_srli_epi16(a.lo, 8), _mm256_srli_epi16(a.hi, 8)}; }
+GQA_INLINE __m256i joinBytes(__m256 a, __m256 b, __m256 c, __m256 d) {
+  const __m256i low = _mm256_or_si256(_mm256_cvtps_epi32(a), _mm256_slli_epi32(_mm256_cvtps_epi32(b), 8));
+  const __m256i high = _mm256_or_si256(_mm256_cvtps_epi32(c), _mm256_slli_epi32(_mm256_cvtps_epi32(d), 8));
+  return _mm256_or_si256(low, _mm256_slli_epi32(high, 16));
+}
+GQA_INLINE IVec joinBytes(const Vec (&a)[4]) {
+  return {joinBytes(a[0].lo, a[1].lo, a[2].lo, a[3].lo), joinBytes(a[0].hi, a[1].hi, a[2].hi, a[3].hi)};
 }
 GQA_INLINE __m256i toI16(Vec a) {
   const __m256i packed = _mm256_packs_epi32(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi));

@@ -33,6 +33,11 @@ GQA_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 GQA_INLINE Vec roundEven(Vec a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 constexpr bool kPow2Saturates = true;
 GQA_INLINE Vec timesPow2(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+template <int h>
+GQA_INLINE Vec swapLanes(Vec a) {
+  if (h >= 4) return {_mm512_shuffle_f32x4(a.v, a.v, h == 4 ? 0xb1 : 0x4e)};
+  return {_mm512_permute_ps(a.v, h == 1 ? 0xb1 : 0x4e)};
+}
 GQA_INLINE Vec whereLess(Vec a, Vec b, Vec yes, Vec no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
 }
@@ -94,6 +99,17 @@ GQA_INLINE Vec byteToFloat(IVec a) {
 template <int n>
 GQA_INLINE Vec nibbleToFloat(IVec a) {
   return toFloat({_mm512_and_si512(_mm512_srli_epi32(a.v, 4 * n), _mm512_set1_epi32(15))});
+}
+template <int n>
+GQA_INLINE Vec unsignedByteToFloat(IVec a) {
+  return toFloat({_mm512_and_si512(_mm512_srli_epi32(a.v, 8 * n), _mm512_set1_epi32(255))});
+}
+GQA_INLINE IVec evenUnsigned(IVec a) { return {_mm512_and_si512(a.v, _mm512_set1_epi16(255))}; }
+GQA_INLINE IVec oddUnsigned(IVec a) { return {_mm512_srli_epi16(a.v, 8)}; }
+GQA_INLINE IVec joinBytes(const Vec (&a)[4]) {
+  const __m512i low = _mm512_or_si512(_mm512_cvtps_epi32(a[0].v), _mm512_slli_epi32(_mm512_cvtps_epi32(a[1].v), 8));
+  const __m512i high = _mm512_or_si512(_mm512_cvtps_epi32(a[2].v), _mm512_slli_epi32(_mm512_cvtps_epi32(a[3].v), 8));
+  return {_mm512_or_si512(low, _mm512_slli_epi32(high, 16))};
 }
 GQA_INLINE void storeI16(int16_t* p, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(a.v)));

@@ -53,6 +53,12 @@ GQA_INLINE Vec timesPow2(Vec a, Vec n) {
   // vcvtnq gives 0 for NaN, so a NaN keeps its bits.
   GQA_EACH(vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a.q[i]), vshlq_n_s32(vcvtnq_s32_f32(n.q[i]), 23))));
 }
+template <int h>
+GQA_INLINE Vec swapLanes(Vec a) {
+  if (h >= 4) GQA_EACH(a.q[i ^ (h / 4)]);
+  if (h == 1) GQA_EACH(vrev64q_f32(a.q[i]));
+  GQA_EACH(vextq_f32(a.q[i], a.q[i], 2));
+}
 GQA_INLINE Vec whereLess(Vec a, Vec b, Vec yes, Vec no) {
   GQA_EACH(vbslq_f32(vcltq_f32(a.q[i], b.q[i]), yes.q[i], no.q[i]));
 }
@@ -201,6 +207,24 @@ template <int n>
 GQA_INLINE Vec nibbleToFloat(IVec a) {
   const int32x4_t shift = vdupq_n_s32(-4 * n);
   GQA_EACH(vcvtq_f32_u32(vandq_u32(vshlq_u32(vreinterpretq_u32_s32(a.q[i]), shift), vdupq_n_u32(15))));
+}
+template <int n>
+GQA_INLINE Vec unsignedByteToFloat(IVec a) {
+  const int32x4_t shift = vdupq_n_s32(-8 * n);
+  GQA_EACH(vcvtq_f32_u32(vandq_u32(vshlq_u32(vreinterpretq_u32_s32(a.q[i]), shift), vdupq_n_u32(255))));
+}
+GQA_INLINE IVec evenUnsigned(IVec a) { GQA_INTEGERS(vandq_s32(a.q[i], vdupq_n_s32(0x00ff00ff))); }
+GQA_INLINE IVec oddUnsigned(IVec a) {
+  GQA_INTEGERS(vreinterpretq_s32_u16(vshrq_n_u16(vreinterpretq_u16_s32(a.q[i]), 8)));
+}
+GQA_INLINE IVec joinBytes(const Vec (&a)[4]) {
+  IVec r;
+  for (int i = 0; i < 4; ++i) {
+    const uint32x4_t low = vsliq_n_u32(vcvtnq_u32_f32(a[0].q[i]), vcvtnq_u32_f32(a[1].q[i]), 8);
+    const uint32x4_t high = vsliq_n_u32(vcvtnq_u32_f32(a[2].q[i]), vcvtnq_u32_f32(a[3].q[i]), 8);
+    r.q[i] = vreinterpretq_s32_u32(vsliq_n_u32(low, high, 16));
+  }
+  return r;
 }
 GQA_INLINE void storeI16(int16_t* p, Vec a) {
   for (int i = 0; i < 4; ++i) vst1_s16(p + 4 * i, vqmovn_s32(vcvtnq_s32_f32(a.q[i])));

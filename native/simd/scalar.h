@@ -54,6 +54,11 @@ GQA_INLINE Vec timesPow2(Vec a, Vec n) {
   }
   return r;
 }
+// Lanes h apart change places, h = 1, 2, 4 or 8.
+template <int h>
+GQA_INLINE Vec swapLanes(Vec a) {
+  GQA_LANES(a.v[i ^ h]);
+}
 // a < b ? yes : no; false for NaN.
 GQA_INLINE Vec whereLess(Vec a, Vec b, Vec yes, Vec no) { GQA_LANES(a.v[i] < b.v[i] ? yes.v[i] : no.v[i]); }
 // first <= lane < last ? yes : no.
@@ -148,6 +153,18 @@ GQA_INLINE Vec byteToFloat(IVec a) {
 template <int n>
 GQA_INLINE Vec nibbleToFloat(IVec a) {
   GQA_LANES(float(uint32_t(a.v[i]) >> (4 * n) & 15));
+}
+template <int n>
+GQA_INLINE Vec unsignedByteToFloat(IVec a) {
+  GQA_LANES(float(unsignedByte(a.v[i], n)));
+}
+// Unsigned bytes (0, 2), and (1, 3), as 16-bit pairs.
+GQA_INLINE IVec evenUnsigned(IVec a) { GQA_INTEGERS(a.v[i] & 0x00ff00ff); }
+GQA_INLINE IVec oddUnsigned(IVec a) { GQA_INTEGERS(int32_t(uint32_t(a.v[i]) >> 8) & 0x00ff00ff); }
+// Whole numbers of [0, 255]: a[j] becomes byte j of each lane.
+GQA_INLINE IVec joinBytes(const Vec (&a)[4]) {
+  GQA_INTEGERS(
+      int32_t(uint32_t(a[0].v[i]) | uint32_t(a[1].v[i]) << 8 | uint32_t(a[2].v[i]) << 16 | uint32_t(a[3].v[i]) << 24));
 }
 // To the nearest integers, ties to even; |a| <= 32767, 127.
 GQA_INLINE void storeI16(int16_t* p, Vec a) {

@@ -24,8 +24,11 @@ using Tiles = ModelTiles;
 #include "../kernels/panel.h"
 #include "../kernels/tile_products.h"
 #include "../kernels/rows.h"
-#include "../kernels/quantise.h"
+#include "../kernels/rotate.h"
 #include "../kernels/pack.h"
+#include "../kernels/quantise.h"
+#include "../kernels/copy_block.h"
+#include "../kernels/block_bytes.h"
 #include "../kernels/states.h"
 #include "../kernels/scores.h"
 #include "../kernels/key_blocks.h"
@@ -49,7 +52,8 @@ using Tiles = ModelTiles;
 #define GQA_OP_TABLE(name)                                                                         \
   const OpTable name##Table = {                                                                    \
       #name, attendScratchFloats, attendTask, initStates, mergeStates, finishRows,                 \
-      storeTokens, packWeightVectors, unpackWeightRow, activationForm, prepareActivations,         \
+      storeTokens, copyBlock, moveTokens, readBlock, writeBlock,                                   \
+      packWeightVectors, unpackWeightRow, activationForm, prepareActivations,                      \
       linearVectors, rmsNormRows, ropeTokens, swigluRow, addRow, convertRow, allBelowRow,          \
       probeReadBytes, probeMultiplyAdds, probeDotProducts};
 // clang-format on

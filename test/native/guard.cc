@@ -140,7 +140,7 @@ void attendCache(const Shape& s, DType type, DType inputType, Edge edge) {
         int(s.kvHeads), int(s.group), int(s.headDim), int(s.valueDim), nameOf(edge));
   Random random{uint32_t(cases)};
   const int64_t heads = s.kvHeads * s.group, blockTokens = 32, blocks = roundUp(s.keys, blockTokens) / blockTokens;
-  const BlockLayout layout = {type, s.headDim, s.valueDim, blockTokens};
+  const BlockLayout layout = {type, type, s.headDim, s.valueDim, blockTokens};
   Twin arena(std::vector<char>(size_t(s.kvHeads * blocks * layout.bytes()) + 64, 0), edge);
   const Twin q(randomArray(random, inputType, s.queries * heads * s.headDim), edge);
   const Twin k(randomArray(random, inputType, s.keys * s.kvHeads * s.headDim), edge);

@@ -51,7 +51,7 @@ AttendProblem oneRow(const float* q, float* out, int64_t keyTokens, int64_t kvHe
 // Two heads of 100,000 blocks each, more than 3 GiB a head; the first and the last block of the table are used.
 void farBlocks() {
   const int64_t blocks = 100000, kvHeads = 2, tokens = 3;
-  const BlockLayout layout = {DType::f32, kHeadDim, kHeadDim, kBlockTokens};
+  const BlockLayout layout = {DType::f32, DType::f32, kHeadDim, kHeadDim, kBlockTokens};
   const int64_t bytes = kvHeads * blocks * layout.bytes();
   check(bytes >= int64_t(1) << 32, "an arena beyond 4 GiB");
   const ArenaView arena = {reserve(bytes), layout, kvHeads, blocks};
@@ -82,7 +82,7 @@ void farBlocks() {
 // Absolute positions beyond 2^31 on a small ring.
 void farPositions() {
   const int64_t position = (int64_t(1) << 33) + 7, ringBlocks = 3, tokens = 100;
-  const BlockLayout layout = {DType::f32, kHeadDim, kHeadDim, kBlockTokens};
+  const BlockLayout layout = {DType::f32, DType::f32, kHeadDim, kHeadDim, kBlockTokens};
   const ArenaView arena = {reserve(ringBlocks * layout.bytes()), layout, 1, ringBlocks};
   const int32_t ids[] = {2, 0, 1};
   std::vector<float> k(size_t(tokens * kHeadDim)), v(k.size()), q(size_t(kHeadDim), 0.f), out(q.size(), -1.f);

@@ -28,7 +28,7 @@ interface Steps {
 }
 
 function stepsOf(scale: number, lowest: number, first: number, last: number): Steps {
-  return { scale, inverse: scale > 0 ? fround(1 / scale) : 0, lowest, first, last };
+  return { scale, inverse: scale === 0 ? 0 : fround(1 / scale), lowest, first, last };
 }
 
 function inSteps(x: number, { scale, inverse, lowest, first, last }: Steps): number {
