@@ -1,6 +1,5 @@
 /** Runs a program command by command, on a cache and on its mirror. */
 import { attention } from '../../lib';
-import type { KvSequence } from '../../lib';
 import type { MirrorSequence, SeenOptions } from '../support/mirror-sequence';
 import { encodeSmall } from '../support/numbers';
 import { isQuantised } from '../support/quantise';
@@ -228,8 +227,7 @@ export class Machine extends Steps {
   }
 
   private snapshot({ sequence, mirror, jumbled }: Actor): void {
-    if (!('snapshot' in sequence)) return;
-    const bytes = (sequence as unknown as { snapshot(): Uint8Array }).snapshot();
+    const bytes = sequence.snapshot();
     this.saved.unshift({ bytes, mirror: mirror.clone(), jumbled });
     this.saved.length = min(this.saved.length, MOST_SNAPSHOTS);
   }
@@ -238,11 +236,7 @@ export class Machine extends Steps {
     if (this.saved.length === 0) return;
     const { bytes, mirror, jumbled } = this.saved[which % this.saved.length];
     this.expecting(this.fullError(), () =>
-      this.add(
-        (this.cache as unknown as { restore(b: Uint8Array): KvSequence }).restore(bytes),
-        mirror.clone(),
-        jumbled,
-      ),
+      this.add(this.cache.restore(bytes), mirror.clone(), jumbled),
     );
   }
 }

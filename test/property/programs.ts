@@ -111,6 +111,7 @@ const chunk = fc.oneof(
   fc.nat({ max: 40 }),
   fc.nat({ max: 300 }),
 );
+const prefix = fc.oneof(fc.constantFrom(16, 64, 128, 200), fc.nat({ max: 300 }));
 const kind = <K extends string>(name: K): fc.Arbitrary<K> => fc.constant(name);
 
 export const commands: fc.Arbitrary<Command[]> = fc.array(
@@ -150,13 +151,13 @@ export const commands: fc.Arbitrary<Command[]> = fc.array(
     { weight: 1, arbitrary: fc.record({ kind: kind('new') }) },
     { weight: 2, arbitrary: fc.record({ kind: kind('fork'), who }) },
     { weight: 1, arbitrary: fc.record({ kind: kind('dispose'), who }) },
-    { weight: 1, arbitrary: fc.record({ kind: kind('share'), who, tokens: fc.nat({ max: 200 }) }) },
+    { weight: 2, arbitrary: fc.record({ kind: kind('share'), who, tokens: prefix }) },
     {
-      weight: 1,
+      weight: 2,
       arbitrary: fc.record({
         kind: kind('lookup'),
         who,
-        tokens: fc.nat({ max: 200 }),
+        tokens: prefix,
         more: fc.nat({ max: 150 }),
         text,
       }),
