@@ -71,6 +71,25 @@ measured.each([
   expect(grown.heap).toBeLessThan(2 * MiB);
 });
 
+measured.each(['f32', 'q8'])('nothing of a used %s cache stays when it is disposed', (dtype) => {
+  const text = printed(`
+    ${PREPARE}
+    const used = () => { gc(); gc(); return process.memoryUsage().arrayBuffers; };
+    const before = used();
+    (() => {
+      const cache = new KvCache({ layers: 1, kvHeads: 8, headDim: 128, capacity: 4096, dtype: '${dtype}' });
+      const sequence = cache.sequence();
+      sequence.append(0, make(100, 8, 128), make(100, 8, 128));
+      attention(make(1, 1, 8, 128), sequence.layer(0));
+      sequence.truncate(30);
+      sequence.snapshot();
+      cache.dispose();
+    })();
+    console.log(used() - before);`);
+  // A block on its way is 64 KiB; the cache was 8 MiB and more.
+  expect(Number(text.trim().split('\n').at(-1))).toBeLessThan(MiB);
+});
+
 measured('2,000 async calls leave nothing behind', () => {
   const text = printed(`
     ${PREPARE}

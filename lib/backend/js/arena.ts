@@ -18,6 +18,8 @@ const MAX_CHUNK_ELEMENTS = 2 ** 28;
 
 const ELEMENT_BYTES: Readonly<Record<CacheDType, number>> = { ...DTYPE_BYTES, q8: 1, q4: 1 };
 
+const NOTHING = new Uint8Array(0);
+
 /** Where a block begins, and its elements. */
 export interface BlockPlace {
   data: FloatData | Uint8Array;
@@ -25,11 +27,15 @@ export interface BlockPlace {
   elements: number;
 }
 
-export function newPlace(): BlockPlace {
-  return { data: NOTHING, offset: 0, elements: 0 };
-}
+/** The places that modules look blocks up in. */
+const places: BlockPlace[] = [];
 
-const NOTHING = new Uint8Array(0);
+/** A place for a module to keep. */
+export function newPlace(): BlockPlace {
+  const place = { data: NOTHING, offset: 0, elements: 0 };
+  places.push(place);
+  return place;
+}
 
 export class JsArena implements Arena {
   readonly bytes: number;
@@ -73,6 +79,8 @@ export class JsArena implements Arena {
     this.keys.release();
     this.keyScales?.release();
     this.values.release();
+    // None may keep the arena's memory alive.
+    for (const place of places) place.data = NOTHING;
   }
 }
 

@@ -94,6 +94,7 @@ export function copyBlock(args: CopyBlockArgs): void {
     copyKeys(from, args.fromId, to, args.toId, head);
     copyValues(from, args.fromId, to, args.toId, head);
   }
+  panel.data = scratch; // no arena's
 }
 
 function copyKeys(from: JsArena, fromId: number, to: JsArena, toId: number, head: number): void {
