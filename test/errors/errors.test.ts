@@ -14,6 +14,7 @@ import { cache, CACHE } from './cache-rows';
 import { modelRows } from './model-rows';
 import { kv, q, SHAPE, zeros } from './rows';
 import { CACHE_USES, SHARING, smallCache } from './sharing-rows';
+import { SNAPSHOTS } from './snapshot-rows';
 import { TENSORS } from './tensor-rows';
 
 let model: Model;
@@ -34,6 +35,7 @@ const ROWS = [
   ...MERGE,
   ...CACHE,
   ...SHARING,
+  ...SNAPSHOTS,
   ...modelRows(
     () => model,
     () => folder,

@@ -65,7 +65,8 @@ export class PlainCache implements SnapshotTarget<PlainSequence> {
     this.begun++;
     const blocks: Uint8Array[] = [];
     return {
-      write: (index: number, bytes: Uint8Array) => void (blocks[index] = Uint8Array.from(bytes)),
+      write: (index: number, bytes: Uint8Array) =>
+        void (blocks[index] = Uint8Array.prototype.slice.call(bytes)),
       finish: () => ({ image, blocks }),
       abort: () => void this.aborted++,
     };

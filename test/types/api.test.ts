@@ -2,17 +2,23 @@
  * The types of the public API, checked by compiling: each @ts-expect-error fails the build where the line is accepted,
  * each assignment where a type is too wide. Only a little of it runs.
  */
+import { createClient, createClientPool } from 'redis';
 import {
   attention,
   attentionAsync,
+  FileBlockStore,
   KvCache,
   mergeAttention,
+  RedisBlockStore,
   Tensor,
   type BackendInfo,
+  type BlockStore,
   type DType,
   type GqaErrorCode,
   type KvSequence,
   type Model,
+  type RedisClient,
+  type SaveResult,
 } from '../../lib';
 
 /** True where A and B are the same type. */
@@ -114,6 +120,27 @@ export function cacheTypes(f32: Tensor<'f32'>): void {
   sequence.length = 3;
   // @ts-expect-error values are missing
   sequence.append(0, f32);
+}
+
+export async function snapshotTypes(cache: KvCache, sequence: KvSequence): Promise<void> {
+  const bytes: Uint8Array = sequence.snapshot();
+  const restored: KvSequence = cache.restore(bytes);
+  const written: number = await sequence.snapshotTo(process.stdout);
+  await sequence.snapshotTo('path');
+  await cache.restoreFrom(process.stdin);
+  // What the package redis gives is a client, whatever else it is.
+  const client: RedisClient = createClient();
+  const store: BlockStore = new RedisBlockStore(client, { ttlSeconds: 60 });
+  new RedisBlockStore(createClientPool());
+  const saved: SaveResult = await restored.saveTo(new FileBlockStore('folder'), 'name');
+  const loaded: KvSequence = await cache.loadFrom(store, 'name');
+  void [written, saved.written, loaded];
+  // @ts-expect-error bytes, not text
+  cache.restore('bytes');
+  // @ts-expect-error the name is missing
+  await sequence.saveTo(store);
+  // @ts-expect-error a store has more than that
+  await cache.loadFrom({ get: () => Promise.resolve(null) }, 'name');
 }
 
 export async function modelTypes(model: Model): Promise<void> {

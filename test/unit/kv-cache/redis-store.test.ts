@@ -1,9 +1,11 @@
 /** RedisBlockStore against a real server, which is killed in the middle of writes. */
 import { RedisBlockStore, type RedisClient } from '../../../lib';
 import { KnownDigests, loadSequence, saveSequence } from '../../../lib/kv-cache/snapshot/saving';
+import { appendRandom, attended, filled } from '../../support/caches';
 import { skipped } from '../../support/package';
 import { FINGERPRINT, PlainCache, PlainSource } from '../../support/plain-sequences';
 import type { PlainSequence } from '../../support/plain-sequences';
+import { Random } from '../../support/random';
 import { RedisServer, serverCommand, type Client } from '../../support/redis';
 import { errorOf, rejectionOf } from '../refusals';
 
@@ -134,6 +136,42 @@ withServer(
     expect(cache.begun).toBe(4);
   },
   60_000,
+);
+
+withServer(
+  'a sequence goes on as if its save had not been, when the server is killed',
+  async () => {
+    const { cache, sequence } = filled('q8, windowed, recent', 300);
+    const store = new RedisBlockStore(client, { prefix: 'real:' });
+    await sequence.saveTo(store, 'name');
+    const [saved, bits] = [Buffer.from(sequence.snapshot()), attended(sequence)];
+    sequence.truncate(270);
+    appendRandom(sequence, new Random(1), 130);
+    const now = Buffer.from(sequence.snapshot());
+    const victim: RedisClient = {
+      sendCommand: (args, options) => {
+        if (args[0] === 'SET') server.kill();
+        return client.sendCommand(args, options);
+      },
+      get isReady() {
+        return client.isReady;
+      },
+    };
+    const saving = sequence.saveTo(new RedisBlockStore(victim, { prefix: 'real:' }), 'name');
+    expect(errorOf(() => sequence.truncate(300))).toBe('BUSY sequence');
+    expect(await rejectionOf(saving)).toBe('STORE_FAILED store');
+    expect(Buffer.from(sequence.snapshot()).equals(now)).toBe(true);
+    await server.gone();
+    await server.start();
+    while (!client.isReady) await new Promise((resolve) => setTimeout(resolve, 5));
+    const before = await cache.loadFrom(store, 'name');
+    expect(Buffer.from(before.snapshot()).equals(saved)).toBe(true);
+    expect(attended(before)).toBe(bits);
+    before.dispose();
+    await sequence.saveTo(store, 'name');
+    const after = await cache.loadFrom(store, 'name');
+    expect(Buffer.from(after.snapshot()).equals(now)).toBe(true);
+  },
 );
 
 withServer('without a server nothing waits', async () => {
