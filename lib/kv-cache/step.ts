@@ -71,8 +71,10 @@ export class KvStep {
       }
       for (const entry of entries) {
         this.checkFresh(entry);
+        const view = entry.sequence.layers[layer];
         entry.sequence.checkAppend(layer, entry.tokens, 'k');
-        rows.checkStorable(entry.sequence.layers[layer], entry.firstRow, entry.tokens);
+        if (view.length !== entry.start) throw staleError();
+        rows.checkStorable(view, entry.firstRow, entry.tokens);
       }
       for (const { sequence, firstRow, tokens, tree } of entries) {
         rows.write(sequence.layers[layer], firstRow, tokens, tree?.depths);

@@ -204,6 +204,23 @@ export const SHARING: Row[] = [
       step.append(0, zeros(1, 2, 8), zeros(1, 2, 8));
     },
   ],
+  [
+    'LAYERS_UNEVEN',
+    'layer',
+    'a sequence that has gone on since',
+    () => {
+      const sequence = filled(3);
+      const step = stepOf(sequence);
+      sequence.append(0, zeros(1, 2, 8), zeros(1, 2, 8));
+      step.append(0, zeros(1, 2, 8), zeros(1, 2, 8));
+    },
+  ],
+  [
+    'LAYERS_UNEVEN',
+    'layer',
+    'a step taken twice',
+    () => appended().append(0, zeros(1, 2, 8), zeros(1, 2, 8)),
+  ],
   ['INVALID_SHAPE', 'q', 'queries of two rows', () => appended().attend(0, zeros(2, 2, 8))],
   ['HEADS_NOT_DIVISIBLE', 'q', '3 query heads', () => appended().attend(0, zeros(1, 3, 8))],
   [
