@@ -136,6 +136,10 @@ export class KvLayer {
   /** Block by block: into the tail, and from there, once whole, quantised into the main arena. */
   private writeThroughTail(tail: BlockSlots, from: number, count: number, position: number): void {
     const { blockTokens } = this.ring.geometry;
+    // What the window passes at once is not written: nothing before the gap is of use.
+    if (position > this.length) {
+      this.tailFrom = Math.max(this.tailFrom, Math.floor(position / blockTokens));
+    }
     for (let at = position, end = position + count, next; at < end; at = next) {
       const ordinal = Math.floor(at / blockTokens);
       next = Math.min(end, (ordinal + 1) * blockTokens);
