@@ -73,11 +73,14 @@ export class KvLayer {
     return this.ring.startAt(this.length);
   }
 
-  /** @internal The first ordinal that is read in floats, where the layer has `length` tokens. */
+  /**
+   * @internal The first ordinal that is read in floats, where the layer has `length` tokens: the newest token's, whole or
+   * not, or that of older ones where `recent` says so.
+   */
   firstTailOrdinal(length: number): number {
     const { tail, blockTokens } = this.ring.geometry;
     if (tail === null) return Infinity;
-    const recent = Math.floor(Math.max(0, length - tail.recent) / blockTokens);
+    const recent = Math.floor(Math.max(0, length - Math.max(1, tail.recent)) / blockTokens);
     return Math.max(this.tailFrom, this.tailFromAfter(length), recent);
   }
 

@@ -187,12 +187,13 @@ export class MirrorLayer {
     if (tokens.length > 0) this.sinksInFloats = false;
   }
 
-  /** Blocks in floats: unfinished ones, recent ones that the tail still holds without a gap, sinks. */
+  /** Blocks in floats: that of the newest token, recent ones that the tail still holds without a gap, sinks. */
   floatRange(): FloatRange {
     const { length } = this;
     if (!this.quantised) return { sinkOrdinals: 0, firstOrdinal: 0 };
     const { recent, blockTokens } = this.cache;
-    const oldest = floor(max(0, length - min(recent, this.rules.capacity)) / blockTokens);
+    const newest = max(1, min(recent, this.rules.capacity));
+    const oldest = floor(max(0, length - newest) / blockTokens);
     let firstOrdinal = ceil(length / blockTokens);
     while (firstOrdinal > oldest && this.inTail(firstOrdinal - 1)) firstOrdinal--;
     return { sinkOrdinals: this.sinksInFloats ? this.tailSinks : 0, firstOrdinal };

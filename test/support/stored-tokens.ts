@@ -1,6 +1,7 @@
 /**
  * One layer of a cache that never forgets, as it stores its tokens (docs/numerics.md): new ones in floats; a quantised
- * cache quantises a block of 64 once it is whole, and reads the newest blocks, and perhaps the sinks', in floats still.
+ * cache quantises a block of 64 once it is whole, and reads the newest token's block, those of recent ones and perhaps the
+ * sinks', in floats still.
  */
 import { copiedRows, isQuantised, tailRows, turnedRows } from './stored-rows';
 import type { Rows, Storage } from './stored-rows';
@@ -73,7 +74,7 @@ export class StoredTokens {
 
   /** All tokens, as attention finds them now. */
   read(): Rows {
-    const recent = floor(max(0, this.length - this.recent) / BLOCK);
+    const recent = floor(max(0, this.length - max(1, this.recent)) / BLOCK);
     const firstFloat = this.quantised ? max(this.tailFrom, recent) : 0;
     const rows: Rows = { k: [], v: [] };
     this.floats.forEach((block, ordinal) => {

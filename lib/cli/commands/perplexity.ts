@@ -17,7 +17,7 @@ import { addReportOptions, listOption, printReport, type ReportOptions } from '.
 
 const HELP = `
 The first cache is what the others are held against. Tokens go through the model
-64 at a time, so that with quantised caches nearly all keys are read quantised.
+64 at a time: a quantised cache reads these in f16, all those before quantised.
 
 Examples:
   gqa perplexity --text book.txt
