@@ -142,6 +142,30 @@ test('a sequence begun with a shared prefix', () => {
   expectSame(found, restored);
 });
 
+test.each(['f32', 'q8'])('%s: a pruned tree is saved anew', async (kind) => {
+  const { cache, sequence } = filled(kind, 50);
+  const store = new FileBlockStore(join(folder, `tree ${kind}`));
+  // Two branches of 30 tokens, beyond the end of a block, of which the second stays.
+  const parents = Array.from({ length: 60 }, (_, i) => (i === 0 || i === 30 ? -1 : i - 1));
+  const step = cache.step([{ sequence, tokens: 60, tree: parents }]);
+  const random = new Random(4);
+  for (let layer = 0; layer < cache.layers; layer++) {
+    const rows = () => Tensor.from(random.normals(60 * 16), [60, 2, 8]);
+    step.append(layer, rows(), rows());
+  }
+  await sequence.saveTo(store, 'name');
+  step.keep(
+    0,
+    Array.from({ length: 30 }, (_, i) => 30 + i),
+  );
+  expect(sequence).toHaveLength(80);
+  const { written } = await sequence.saveTo(store, 'name');
+  expect(written).toBeGreaterThan(0);
+  const loaded = await cache.loadFrom(store, 'name');
+  expect(attended(loaded)).toBe(attended(sequence));
+  expect(Buffer.from(loaded.snapshot()).equals(sequence.snapshot())).toBe(true);
+});
+
 describe('another cache', () => {
   const refused = (cache: KvCache, bytes: Uint8Array) => {
     const before = [cache.usedBytes, cache.highWaterBytes];
