@@ -28,6 +28,11 @@ struct AttendProblem {
   BlockTable table;
   TailView tail;      // over an arena only; the runtime cuts keys into segments of one source and one set of queries
   const void* sinkQ;  // over an arena only: queries for keys below sinkTokens; null where those are q
+  // Of each row's token; null where row i is at i + keyTokens - queryTokens.
+  const int64_t* positions;
+  // The newest queryTokens keys are the rows' own tokens, at the same positions, and the mask, [Tq, Tq], is of them
+  // alone.
+  bool tree;
   bool causal;
   int64_t window;  // INT64_MAX for none
   int64_t sinkTokens;
@@ -43,6 +48,22 @@ struct AttendProblem {
   GQA_INLINE DType keyType() const { return arena.base ? arena.layout.keyType : kvType; }
   GQA_INLINE DType valueType() const { return arena.base ? arena.layout.valueType : kvType; }
 };
+
+struct RowSpan {
+  int64_t low, high;
+};
+
+// The lowest and the highest position of queries first .. last.
+GQA_INLINE RowSpan positionsOf(const AttendProblem& p, int64_t first, int64_t last) {
+  const int64_t begin = p.keyTokens - p.queryTokens;
+  if (!p.positions) return {first + begin, last + begin};
+  RowSpan span = {p.positions[first], p.positions[first]};
+  for (int64_t i = first + 1; i <= last; ++i) {
+    if (p.positions[i] < span.low) span.low = p.positions[i];
+    if (p.positions[i] > span.high) span.high = p.positions[i];
+  }
+  return span;
+}
 
 struct StoreProblem {
   ArenaView arena;

@@ -4,6 +4,8 @@
       "native/binding/addon.cc",
       "native/binding/async.cc",
       "native/binding/attend.cc",
+      "native/binding/attend_arguments.cc",
+      "native/binding/attend_step.cc",
       "native/binding/blocks.cc",
       "native/binding/environment.cc",
       "native/binding/information.cc",
@@ -13,6 +15,7 @@
     "core_sources": [
       "native/runtime/attend.cc",
       "native/runtime/attend_plan.cc",
+      "native/runtime/attend_step.cc",
       "native/runtime/blocks.cc",
       "native/runtime/cpu.cc",
       "native/runtime/detached.cc",

@@ -22,6 +22,23 @@ export type AttendArrays = [
   tailArena: Handle | null,
 ];
 
+/** As AttendArrays; what a plan has lies where a step has nothing else. */
+export type StepArrays = [
+  q: FloatData,
+  out: FloatData,
+  ids: Int32Array,
+  arena: Handle,
+  lse: Float32Array | null,
+  entries: Float64Array,
+  trees: Int32Array,
+  alibiSlopes: Float32Array | null,
+  sinkLogits: Float32Array | null,
+  sinkQ: FloatData | null,
+  shares: Float64Array,
+  tailArena: Handle | null,
+  members: Int32Array,
+];
+
 type Nullable<T> = T | null;
 
 /** x, the weight of its norm, then up to three parts; of a gate's second part `out` is not used. */
@@ -69,6 +86,7 @@ export interface Addon {
   attend(...arrays: AttendArrays): void;
   /** Undefined where the call was refused. */
   attendAsync(...arrays: [...AttendArrays, CancelFlag]): Promise<Status> | undefined;
+  attendStep(...arrays: StepArrays): void;
   merge(outs: FloatData[], lses: Float32Array[], out: FloatData, lse: Float32Array): void;
   linear(...arrays: LinearArrays): void;
   gather(weights: Handle, ids: Int32Array, out: Float32Array): void;

@@ -4,7 +4,7 @@ import type { Addon } from './addon';
 import type * as contract from './contract';
 import { checkStatus, statusError } from './native-status';
 import type { NativeArena } from './native-storage';
-import { AttendFlag, AttendSlot, Status } from './parameters';
+import { AttendFlag, AttendSlot, Status, StepSlot } from './parameters';
 
 export class NativeAttention {
   private readonly parameters: Float64Array;
@@ -61,15 +61,47 @@ export class NativeAttention {
     return status === Status.ok;
   }
 
+  attendStep(args: contract.AttendStepArgs): void {
+    const p = this.parameters;
+    const { plan, tailArena } = args;
+    let flags = this.writeRows(args);
+    if (args.sinkQ !== null) flags |= AttendFlag.sinkQ;
+    if (tailArena !== null) flags |= AttendFlag.tail;
+    p[AttendSlot.flags] = flags;
+    p[AttendSlot.batch] = 1;
+    p[AttendSlot.queryTokens] = args.tokens;
+    p[AttendSlot.keyTokens] = 0;
+    p[AttendSlot.dropout] = 0;
+    p[AttendSlot.dropoutSeed] = 0;
+    p[AttendSlot.sinkBlocks] = plan.sinkBlocks;
+    p[AttendSlot.ringBlocks] = plan.ringBlocks;
+    p[AttendSlot.tailSinkBlocks] = plan.tailSinkBlocks;
+    p[AttendSlot.tailRingBlocks] = plan.tailRingBlocks;
+    p[StepSlot.count] = plan.count;
+    p[StepSlot.shareCount] = plan.shareCount;
+    this.addon.attendStep(
+      args.q,
+      args.out,
+      plan.ids,
+      (args.arena as NativeArena).handle,
+      args.lse,
+      plan.entries,
+      plan.trees,
+      args.alibiSlopes,
+      args.sinkLogits,
+      args.sinkQ,
+      plan.shares,
+      tailArena === null ? null : (tailArena as NativeArena).handle,
+      plan.members,
+    );
+    checkStatus(p, 'attendStep');
+  }
+
   private writeAttend(args: contract.AttendArgs): void {
     const p = this.parameters;
     const { kv, mask, bias, dropout } = args;
-    let flags = 0;
+    let flags = this.writeRows(args);
     if (args.causal) flags |= AttendFlag.causal;
-    if (args.precision === 'fast') flags |= AttendFlag.fast;
-    if (args.lse !== null) flags |= AttendFlag.lse;
-    if (args.alibiSlopes !== null) flags |= AttendFlag.alibi;
-    if (args.sinkLogits !== null) flags |= AttendFlag.sinkLogits;
     if (kv.type === 'cache') {
       flags |= AttendFlag.cache;
       p[AttendSlot.sinkBlocks] = kv.table.sinkBlocks;
@@ -98,11 +130,21 @@ export class NativeAttention {
     p[AttendSlot.dropout] = dropout === null ? 0 : dropout.probability;
     p[AttendSlot.dropoutSeed] = dropout === null ? 0 : dropout.seed;
     p[AttendSlot.flags] = flags;
-    p[AttendSlot.qDtype] = DTYPE_CODE[args.qDtype];
-    p[AttendSlot.outDtype] = DTYPE_CODE[args.outDtype];
     p[AttendSlot.batch] = args.batch;
     p[AttendSlot.queryTokens] = args.queryTokens;
     p[AttendSlot.keyTokens] = args.keyTokens;
+  }
+
+  /** What attend and attendStep have in common; returns its flags. */
+  private writeRows(args: contract.AttendArgs | contract.AttendStepArgs): number {
+    const p = this.parameters;
+    let flags = 0;
+    if (args.precision === 'fast') flags |= AttendFlag.fast;
+    if (args.lse !== null) flags |= AttendFlag.lse;
+    if (args.alibiSlopes !== null) flags |= AttendFlag.alibi;
+    if (args.sinkLogits !== null) flags |= AttendFlag.sinkLogits;
+    p[AttendSlot.qDtype] = DTYPE_CODE[args.qDtype];
+    p[AttendSlot.outDtype] = DTYPE_CODE[args.outDtype];
     p[AttendSlot.heads] = args.heads;
     p[AttendSlot.kvHeads] = args.kvHeads;
     p[AttendSlot.headDim] = args.headDim;
@@ -111,5 +153,6 @@ export class NativeAttention {
     p[AttendSlot.sinkTokens] = args.sinkTokens;
     p[AttendSlot.scale] = args.scale;
     p[AttendSlot.softcap] = args.softcap;
+    return flags;
   }
 }

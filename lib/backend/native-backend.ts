@@ -4,7 +4,6 @@
  */
 import { DTYPE_CODE, WEIGHT_DTYPE_CODE, cacheDTypeCode } from '../core/dtype';
 import type { FloatData, FloatDType } from '../core/dtype';
-import { GqaError } from '../core/errors';
 import type { Addon, AddonInfo, Handle } from './addon';
 import type * as contract from './contract';
 import { NativeAttention } from './native-attention';
@@ -124,8 +123,8 @@ export class NativeBackend implements contract.Backend {
     this.parameters[BlockSlot.tokens] = args.tokens;
   }
 
-  attendStep(): void {
-    throw new GqaError('INTERNAL', 'to come');
+  attendStep(args: contract.AttendStepArgs): void {
+    this.attention.attendStep(args);
   }
 
   attend(args: contract.AttendArgs): void {

@@ -3,7 +3,7 @@
  * property or an argument. native/binding/parameters.h has the same lists (test/unit/backend compares them); raise
  * VERSION in both when a list changes, so that an addon built from other lists is refused.
  */
-export const PARAMETER_VERSION = 6;
+export const PARAMETER_VERSION = 7;
 
 /** What a call leaves behind: a Status and, where an argument was refused, its position. */
 export const enum Result {
@@ -61,6 +61,12 @@ export const enum AttendSlot {
   tailRingBlocks,
   tailSinkOrdinals,
   tailFirstOrdinal,
+}
+
+/** Beside those of AttendSlot, whose queryTokens are the rows of all entries. */
+export const enum StepSlot {
+  count = 29,
+  shareCount = 30,
 }
 
 export const enum StoreSlot {

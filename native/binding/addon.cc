@@ -29,6 +29,7 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exporter.hot("writeBlock", writeBlockCall);
   exporter.hot("attend", attendCall);
   exporter.hot("attendAsync", attendAsyncCall);
+  exporter.hot("attendStep", attendStepCall);
   exporter.hot("linear", linearCall);
   exporter.hot("gather", gatherCall);
   exporter.hot("rmsNorm", rmsNormCall);

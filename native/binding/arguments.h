@@ -20,6 +20,10 @@ struct ArrayType<float> {
   static constexpr napi_typedarray_type value = napi_float32_array;
 };
 template <>
+struct ArrayType<double> {
+  static constexpr napi_typedarray_type value = napi_float64_array;
+};
+template <>
 struct ArrayType<int32_t> {
   static constexpr napi_typedarray_type value = napi_int32_array;
 };

@@ -1,4 +1,4 @@
-// attend and attendAsync: builds the problem from parameters and arrays, checked against their lengths.
+// attend, attendAsync and attendStep: build the problem from parameters and arrays, checked against their lengths.
 #pragma once
 #include "../runtime/runtime.h"
 #include "node.h"
@@ -10,5 +10,6 @@ Status attendRows(const AttendProblem& problem, CancelFlag cancel);
 
 napi_value attendCall(napi_env env, napi_callback_info info);
 napi_value attendAsyncCall(napi_env env, napi_callback_info info);
+napi_value attendStepCall(napi_env env, napi_callback_info info);
 
 }  // namespace gqa

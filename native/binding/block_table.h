@@ -6,21 +6,11 @@
 
 namespace gqa {
 
-class TableReader {
+// The blocks of an arena that a table leads to.
+class HeldBlocks {
  public:
-  TableReader(Arguments& a, int position, int sinkSlot, int ringSlot, const ArenaView& arena)
-      : blockTokens_(arena.layout.blockTokens), blocks_(arena.blocks) {
-    size_t length = 0;
-    table_.ids = a.wholeArray<int32_t>(position, &length);
-    table_.sinkBlocks = a.count(sinkSlot);
-    table_.ringBlocks = a.count(ringSlot);
-    if (static_cast<int64_t>(length) < table_.sinkBlocks + table_.ringBlocks) {
-      a.refuse(status::tooSmall, position);
-      table_ = {nullptr, 0, 0};
-    }
-  }
-
-  const BlockTable& table() const { return table_; }
+  HeldBlocks(const BlockTable& table, const ArenaView& arena)
+      : table_(table), blockTokens_(arena.layout.blockTokens), blocks_(arena.blocks) {}
 
   // Whether positions [first, last) lie in blocks of the arena.
   bool holds(int64_t first, int64_t last) const {
@@ -42,8 +32,30 @@ class TableReader {
     return true;
   }
 
-  BlockTable table_ = {};
+  BlockTable table_;
   int64_t blockTokens_, blocks_;
+};
+
+class TableReader {
+ public:
+  TableReader(Arguments& a, int position, int sinkSlot, int ringSlot, const ArenaView& arena) : arena_(arena) {
+    size_t length = 0;
+    table_.ids = a.wholeArray<int32_t>(position, &length);
+    table_.sinkBlocks = a.count(sinkSlot);
+    table_.ringBlocks = a.count(ringSlot);
+    if (static_cast<int64_t>(length) < table_.sinkBlocks + table_.ringBlocks) {
+      a.refuse(status::tooSmall, position);
+      table_ = {nullptr, 0, 0};
+    }
+  }
+
+  const BlockTable& table() const { return table_; }
+  // Whether positions [first, last) lie in blocks of the arena.
+  bool holds(int64_t first, int64_t last) const { return HeldBlocks(table_, arena_).holds(first, last); }
+
+ private:
+  const ArenaView& arena_;
+  BlockTable table_ = {};
 };
 
 }  // namespace gqa

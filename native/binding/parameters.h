@@ -4,7 +4,7 @@
 
 namespace gqa {
 
-constexpr int kParameterVersion = 6;
+constexpr int kParameterVersion = 7;
 constexpr int kParameterCount = 32;
 
 namespace result {
@@ -61,6 +61,19 @@ enum : int {
   tailSinkOrdinals,
   tailFirstOrdinal
 };
+}
+
+// Beside those of attend_slot, whose queryTokens are the rows of all entries.
+namespace step_slot {
+enum : int { count = 29, shareCount = 30 };
+}
+
+namespace entry_slot {
+enum : int { firstToken, tokens, keyTokens, ids, tailIds, tailSinkOrdinals, tailFirstOrdinal, tree, width };
+}
+
+namespace share_slot {
+enum : int { firstKey, lastKey, member, members, width };
 }
 
 namespace store_slot {

@@ -187,7 +187,7 @@ GQA_INLINE void attendTile(const AttendContext& c, const SpanBlock& block, int64
   const int64_t first = block.first;
   const AttendTask& task = c.task;
   const AttendProblem& p = c.problem;
-  const int64_t low = c.position(tileRow), high = c.position(tileRow + rows - 1);
+  const auto [low, high] = c.positions(tileRow, rows);
   const KeyRange keys =
       visibleKeys(p, low, high, most(first, task.firstKey), least(first + c.blockTokens, task.lastKey));
   if (keys.empty()) return;
@@ -245,7 +245,7 @@ void attendTask(const AttendTask& task) {
   const bool pairs = c.keys == Form::pairs && c.values == Form::pairs;
   if (c.split() || (pairs && tilesServe(*task.problem, task.rows))) c.registers = &registers;
   const AttendProblem& p = c.problem;
-  const int64_t low = c.position(0), high = c.position(task.rows - 1);
+  const auto [low, high] = c.positions(0, task.rows);
   SpanBlock span[kSpanBlocks];
   int64_t held = 0;
   if (c.integers()) prefetchFirst(c);

@@ -110,9 +110,13 @@ struct AttendContext {
   GQA_INLINE bool tiles() const { return kTiles && registers; }
   GQA_INLINE bool split() const { return kTiles && terms; }
 
-  GQA_INLINE int64_t position(int64_t row) const {
+  GQA_INLINE int64_t queryOf(int64_t row) const {
     const int64_t at = task.firstRow + row;
-    return (at < group ? 0 : at / group) + problem.keyTokens - problem.queryTokens;
+    return at < group ? 0 : at / group;
+  }
+  // The lowest and the highest position of rows [row, row + rows).
+  GQA_INLINE RowSpan positions(int64_t row, int64_t rows) const {
+    return positionsOf(problem, queryOf(row), queryOf(row + rows - 1));
   }
 };
 

@@ -20,12 +20,18 @@ struct ScoreTile {
 
   GQA_INLINE int64_t query(int64_t r) const { return (firstRow + r) / group; }
   GQA_INLINE int64_t head(int64_t r) const { return kvHead * group + (firstRow + r) % group; }
-  GQA_INLINE int64_t position(int64_t r) const { return query(r) + problem->keyTokens - problem->queryTokens; }
+  // Key of the rows' first token.
+  GQA_INLINE int64_t firstToken() const { return problem->keyTokens - problem->queryTokens; }
+  GQA_INLINE int64_t position(int64_t r) const {
+    return problem->positions ? problem->positions[query(r)] : query(r) + firstToken();
+  }
   GQA_INLINE float* row(int64_t r) const { return scores + r * kScoreStride; }
-  // Element (row, firstKey) of a broadcast [B|1, Hq|1, Tq, Tk] tensor.
+  // Element (row, firstKey) of a broadcast [B|1, Hq|1, Tq, Tk] tensor; one over a tree begins at the rows' first token.
   template <class T>
   GQA_INLINE const T* rowOf(const Broadcast<T>& t, int64_t r) const {
-    return t.data + batch * t.batchStride + head(r) * t.headStride + query(r) * problem->keyTokens + firstKey;
+    const int64_t begin = problem->tree ? firstToken() : 0;
+    return t.data + batch * t.batchStride + head(r) * t.headStride + query(r) * (problem->keyTokens - begin) +
+           firstKey - begin;
   }
   // Columns [c, c + 16) that exist.
   GQA_INLINE int64_t existing(int64_t c) const { return lanesLeft(firstKey + c, problem->keyTokens); }
@@ -38,14 +44,23 @@ GQA_INLINE void applySoftcap(const ScoreTile& t) {
       store(t.row(r) + c, mul(cap, tanh(mul(load(t.row(r) + c), inverse))));
 }
 
-GQA_INLINE void applyAlibi(const ScoreTile& t) {
+// Positions of 16 columns less that of a row.
+GQA_INLINE Vec alibiDistances(const ScoreTile& t, int64_t c, int64_t position) {
   static const float lanes[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  if (!t.problem->tree) return add(load(lanes), splat(float(t.firstKey + c - position)));
+  float distances[kLanes] = {0};
+  for (int64_t i = 0; i < kLanes; ++i) {
+    const int64_t token = t.firstKey + c + i - t.firstToken();
+    if (token >= 0 && token < t.problem->queryTokens) distances[i] = float(t.problem->positions[token] - position);
+  }
+  return load(distances);
+}
+
+GQA_INLINE void applyAlibi(const ScoreTile& t) {
   for (int64_t r = 0; r < t.rows; ++r) {
     const Vec slope = splat(t.problem->alibiSlopes[t.head(r)]);
-    for (int64_t c = t.firstColumn; c < t.lastColumn; c += kLanes) {
-      const Vec distance = add(load(lanes), splat(float(t.firstKey + c - t.position(r))));
-      store(t.row(r) + c, fma(slope, distance, load(t.row(r) + c)));
-    }
+    for (int64_t c = t.firstColumn; c < t.lastColumn; c += kLanes)
+      store(t.row(r) + c, fma(slope, alibiDistances(t, c, t.position(r)), load(t.row(r) + c)));
   }
 }
 

@@ -20,15 +20,14 @@ struct KeySpan {
   bool empty() const { return first >= last; }
 };
 
-// Positions of a tile's first and last row.
-struct RowSpan {
-  int64_t low, high;
-};
-
-RowSpan positionsOf(const AttendPlan& plan, int64_t tile) {
+// Positions of a tile's rows. Those of a tree see any of its keys, whatever their own position: no window may begin
+// behind the tree's first token.
+RowSpan tilePositions(const AttendPlan& plan, int64_t tile) {
   const AttendProblem& p = plan.problem;
-  const int64_t group = p.heads / p.kvHeads, shift = p.keyTokens - p.queryTokens, first = tile * plan.tileRows;
-  return {first / group + shift, (first + plan.rowsOf(tile) - 1) / group + shift};
+  const int64_t group = p.heads / p.kvHeads, first = tile * plan.tileRows;
+  RowSpan span = positionsOf(p, first / group, (first + plan.rowsOf(tile) - 1) / group);
+  if (p.tree) span.low = std::min(span.low, p.keyTokens - p.queryTokens + p.window - 1);
+  return span;
 }
 
 // What rows at these positions may see of a span, sinks and window as one.
@@ -45,10 +44,10 @@ int64_t visibleAtMost(const AttendPlan& plan) {
   return p.window >= p.keyTokens ? own : std::min(own, p.window + p.queryTokens + p.sinkTokens);
 }
 
-bool isSegmented(const AttendProblem& p) { return p.tail.arena.base != nullptr || p.sinkQ != nullptr; }
+bool isSegmented(const AttendProblem& p) { return p.tail.arena.base != nullptr || p.sinkQ != nullptr || p.tree; }
 
-// The problem as keys from `first` on have it, up to the returned one, `last` at most: those that one arena holds and
-// one set of queries meets. A task folds one segment after the other into its states.
+// The problem as keys from `first` on have it, up to the returned one, `last` at most: those that one arena holds, one
+// set of queries meets and one rule shows. A task folds one segment after the other into its states.
 int64_t segmentAt(const AttendProblem& p, int64_t first, int64_t last, AttendProblem& segment) {
   segment = p;
   if (p.tail.arena.base != nullptr) {
@@ -66,6 +65,15 @@ int64_t segmentAt(const AttendProblem& p, int64_t first, int64_t last, AttendPro
   if (p.sinkQ != nullptr && first < p.sinkTokens) {
     segment.q = p.sinkQ;
     last = std::min(last, p.sinkTokens);
+  }
+  const int64_t firstToken = p.keyTokens - p.queryTokens;
+  if (p.tree && first < firstToken) {
+    segment.tree = false;
+    segment.mask = {};
+    last = std::min(last, firstToken);
+  } else if (p.tree) {
+    segment.window = kWidestWindow;  // the mask has it
+    segment.sinkTokens = 0;
   }
   return last;
 }
@@ -102,6 +110,25 @@ KeySpan runKeys(const AttendPlan& plan, RowSpan rows, int64_t run) {
   return {run == 0 ? keys.first : shown + run * length, std::min(keys.last, shown + (run + 1) * length)};
 }
 
+RowStates rowsFrom(const RowStates& s, int64_t row) {
+  return {s.max + row, s.sum + row, s.out + row * s.stride, s.stride};
+}
+
+// Rows of a tile may lie in several tiles of the plan they share.
+void mergeShared(const AttendPlan& plan, const SharedStates& shared, int64_t head, int64_t tile,
+                 const RowStates& merged) {
+  const AttendPlan& from = *shared.plan;
+  const int64_t first = shared.firstRow + tile * plan.tileRows, rows = plan.rowsOf(tile);
+  for (int64_t row = 0, count; row < rows; row += count) {
+    const int64_t fromTile = (first + row) / from.tileRows, fromRow = (first + row) % from.tileRows;
+    count = std::min(rows - row, from.tileRows - fromRow);
+    for (int64_t run = 0; run < from.runs; ++run) {
+      const RowStates part = rowsFrom(from.statesOf(head, fromTile, run), fromRow);
+      plan.ops->mergeStates(rowsFrom(merged, row), part, count, plan.width);
+    }
+  }
+}
+
 }  // namespace
 
 AttendPlan makePlan(const AttendProblem& problem, int64_t firstKey) {
@@ -115,21 +142,27 @@ AttendPlan makePlan(const AttendProblem& problem, int64_t firstKey) {
   p.sinkTokens = sinksMatter ? std::min(p.sinkTokens, p.keyTokens) : 0;
   plan.rows = p.queryTokens * (p.heads / p.kvHeads);
   plan.width = roundUp(p.valueDim, kLanes);
-  const int64_t elements = plan.heads() * visibleAtMost(plan) * (p.headDim + p.valueDim);
-  plan.prefetch = prefetchFor(elements * elementBytes(p.keyType()));
+  plan.finishes = true;
+  plan.prefetch = prefetchFor(keyBytes(plan));
   cutRows(plan);
   if (plan.tasks() > 0) plan.scratchFloats = scratchFloats(plan);
   return plan;
 }
 
-int64_t multiplyAdds(const AttendPlan& plan) {
+double multiplyAdds(const AttendPlan& plan) {
   const AttendProblem& p = plan.problem;
-  return plan.rows * plan.heads() * visibleAtMost(plan) * (p.headDim + p.valueDim);
+  return double(plan.rows * plan.heads()) * double(visibleAtMost(plan)) * double(p.headDim + p.valueDim);
+}
+
+double keyBytes(const AttendPlan& plan) {
+  const AttendProblem& p = plan.problem;
+  const int64_t dims = (p.headDim + p.valueDim) * elementBytes(p.keyType());
+  return double(plan.heads()) * double(visibleAtMost(plan)) * double(dims);
 }
 
 void runTask(const AttendPlan& plan, int64_t head, int64_t tile, int64_t run, const RowStates& states, float* scratch) {
   const AttendProblem& p = plan.problem;
-  const RowSpan positions = positionsOf(plan, tile);
+  const RowSpan positions = tilePositions(plan, tile);
   const KeySpan keys = runKeys(plan, positions, run);
   const int64_t rows = plan.rowsOf(tile);
   AttendTask task = {&p,        head / p.kvHeads, head % p.kvHeads, tile * plan.tileRows, rows, keys.first,
@@ -148,6 +181,16 @@ void runTask(const AttendPlan& plan, int64_t head, int64_t tile, int64_t run, co
     if (!seen.empty()) plan.ops->attend(task);
     first = last;
   }
+}
+
+RowStates mergeTile(const AttendPlan& plan, int64_t head, int64_t tile) {
+  const RowStates merged = plan.statesOf(head, tile, 0);
+  const int64_t rows = plan.rowsOf(tile);
+  for (int64_t run = 1; run < plan.runs; ++run)
+    plan.ops->mergeStates(merged, plan.statesOf(head, tile, run), rows, plan.width);
+  for (const SharedStates* shared = plan.shared; shared != nullptr; shared = shared->next)
+    mergeShared(plan, *shared, head, tile, merged);
+  return merged;
 }
 
 void finishTile(const AttendPlan& plan, int64_t head, int64_t tile, const RowStates& states) {

@@ -1,11 +1,18 @@
 // One problem of attention cut into tasks: tiles of rows and, where those are few, runs of keys. Every cut depends on
 // the problem's shape alone, so that results have the same bits for any thread count.
 #pragma once
-#include <atomic>
-
 #include "runtime.h"
 
 namespace gqa {
+
+struct AttendPlan;
+
+// A plan that others' rows take part in: its states of rows from firstRow on are theirs too.
+struct SharedStates {
+  const AttendPlan* plan;
+  int64_t firstRow;
+  const SharedStates* next;
+};
 
 struct AttendPlan {
   const OpTable* ops;
@@ -17,10 +24,13 @@ struct AttendPlan {
   int64_t width;            // valueDim padded to panels
   int64_t scratchFloats;    // of a task's kernel
   Prefetch prefetch;
-  float* states;  // [heads][tile][run], where tasks leave them; null where each one finishes its own
+  const SharedStates* shared;  // what its rows have seen before firstKey; null for nothing
+  bool finishes;               // and does not leave its states to others
+  float* states;               // [heads][tile][run], where tasks leave them; null where each one finishes its own
 
   int64_t heads() const { return problem.batch * problem.kvHeads; }
   int64_t tasks() const { return heads() * tiles * runs; }
+  bool keepsStates() const { return runs > 1 || shared != nullptr || !finishes; }
   int64_t rowsOf(int64_t tile) const { return tile + 1 < tiles ? tileRows : rows - tile * tileRows; }
   int64_t stateFloats() const { return roundUp(tileRows * (width + 2), kLanes); }
   // A state of a tile's rows laid over memory: outputs first, for their alignment.
@@ -32,13 +42,20 @@ struct AttendPlan {
   }
 };
 
-// A plan for the problem's keys from firstKey on; `states` is null.
+// A plan that finishes the problem's rows, for its keys from firstKey on.
 AttendPlan makePlan(const AttendProblem& problem, int64_t firstKey);
-// Multiply-adds of all its tasks, at most.
-int64_t multiplyAdds(const AttendPlan& plan);
+// Multiply-adds of its tasks, and bytes of keys and values that they read, at most; there is no largest sequence.
+double multiplyAdds(const AttendPlan& plan);
+double keyBytes(const AttendPlan& plan);
 // The states of a tile over a run of keys.
 void runTask(const AttendPlan& plan, int64_t head, int64_t tile, int64_t run, const RowStates& states, float* scratch);
+// Merges a tile's states, in a fixed order, into those of its first run.
+RowStates mergeTile(const AttendPlan& plan, int64_t head, int64_t tile);
 // Writes a tile's rows.
 void finishTile(const AttendPlan& plan, int64_t head, int64_t tile, const RowStates& states);
+
+// ---- attend.cc
+// Runs the tasks of `count` plans, those of plans early in `order` first; `firsts` takes 2 * (count + 1) numbers.
+Status attendPlans(AttendPlan* plans, const int64_t* order, int64_t* firsts, int64_t count, CancelFlag cancel);
 
 }  // namespace gqa

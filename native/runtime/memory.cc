@@ -98,7 +98,7 @@ void releasePages(void* base, int64_t bytes) {
 #endif
 
 float* threadScratch(Scratch slot, int64_t floats) {
-  thread_local ScratchBuffer buffers[2];
+  thread_local ScratchBuffer buffers[static_cast<int>(Scratch::count)];
   return buffers[static_cast<int>(slot)].reserve(floats);
 }
 

@@ -108,7 +108,7 @@ int forced() {
 
 }  // namespace
 
-Prefetch prefetchFor(int64_t bytes) {
+Prefetch prefetchFor(double bytes) {
   static const int choice = forced();
   if (choice >= 0) return choice == 1 ? expected() : Prefetch::off;
   if (bytes < kLeastBytes || !canFlush() || std::strcmp(opTable()->isa, "scalar") == 0) return expected();

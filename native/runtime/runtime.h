@@ -18,7 +18,32 @@ const char* dispatchReason();
 
 // ---- prefetch.cc
 // What pays on this machine for a call that reads so many bytes of keys and values, or weights.
-Prefetch prefetchFor(int64_t bytes);
+Prefetch prefetchFor(double bytes);
+
+// ---- attend_step.cc
+// See StepPlan in contract-cache.ts.
+struct StepEntry {
+  int64_t firstToken, tokens, keyTokens;
+  BlockTable table, tailTable;
+  int64_t tailSinkOrdinals, tailFirstOrdinal;
+  const int32_t* tree;  // depths [tokens], then [tokens][tokens]; null for a chain
+  int64_t ownKey;       // where its last share ends, 0 without one
+};
+struct StepShare {
+  int64_t firstKey, lastKey;
+  const int32_t* members;
+  int64_t count;  // at least 1
+};
+struct StepProblem {
+  // What the entries have in common. q, sinkQ, out and lse are those of all queryTokens rows; the arenas come without
+  // tables.
+  AttendProblem common;
+  const StepEntry* entries;
+  int64_t count;
+  const StepShare* shares;
+  int64_t shareCount;
+};
+Status attendStep(const StepProblem& step);
 
 // ---- attend.cc, merge.cc, linear.cc, elementwise.cc
 Status attend(const AttendProblem& problem, CancelFlag cancel);
@@ -64,8 +89,9 @@ double multiplyTiles(int64_t iterations);  // FLOP done; only where tilesGranted
 void* allocatePages(int64_t bytes);
 void releasePages(void* base, int64_t bytes);
 // This thread's scratch, grown when needed and kept; 64-byte aligned, contents undefined; null when memory is short.
-// A call's own buffers and those of the work items it runs on the same thread do not share a slot.
-enum class Scratch : int { task = 0, call = 1 };
+// A call's arguments, its plan and its own buffers and those of the work items it runs on the same thread do not share
+// a slot.
+enum class Scratch : int { task, call, plan, arguments, count };
 float* threadScratch(Scratch slot, int64_t floats);
 
 // ---- thread_pool.cc

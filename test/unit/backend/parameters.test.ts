@@ -1,4 +1,4 @@
-/** The slots of the parameter block are listed twice, in C++ and in TypeScript: the lists must be the same. */
+/** The slots of the parameter block, and the columns of a step's plan, are listed twice, in C++ and in TypeScript: the lists must be the same. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../../../lib/backend/package-root';
@@ -17,7 +17,11 @@ function lists(file: string, pattern: RegExp): Map<string, string[]> {
   return found;
 }
 
-const typescript = lists('lib/backend/parameters.ts', /const enum (\w+) {([^}]*)}/g);
+const enums = /const enum (\w+) {([^}]*)}/g;
+const typescript = new Map([
+  ...lists('lib/backend/parameters.ts', enums),
+  ...lists('lib/backend/contract-cache.ts', enums),
+]);
 const native = lists('native/binding/parameters.h', /namespace (\w+) {\s*enum : int {([^}]*)}/g);
 
 test('both files list the same enumerations', () => {
