@@ -35,9 +35,14 @@ export function coarser(a: CacheName, b: CacheName): CacheName {
 
 /**
  * The same with precision 'fast', where each factor of a product may be split into two bf16: what they leave out of it
- * is 2^-16 of it, and of sums, in which errors of either sign meet, a few times less.
+ * is 2^-16 of it, and of sums, in which errors of either sign meet, a few times less. What q8 stores may be rounded to
+ * bf16, as queries and weights then are.
  */
-export const ATTENTION_FAST: Readonly<Record<CacheName, number>> = { ...ATTENTION, f32: 2e-5 };
+export const ATTENTION_FAST: Readonly<Record<CacheName, number>> = {
+  ...ATTENTION,
+  f32: 2e-5,
+  q8: ATTENTION.bf16,
+};
 
 /** The tolerance of an attention output whose largest |score| is given: proportional above the limit. */
 export function attentionTolerance(

@@ -20,6 +20,20 @@ GQA_INLINE void clearPadding(const PanelLayout& layout, char* panels) {
   }
 }
 
+template <DType T>
+GQA_INLINE void quantiseKeys(const PanelLayout& from, const char* source, const KeyPanel& to, char* panel) {
+  if (from.dtype == DType::f32) return quantiseKeys<T, DType::f32>(from, source, to, panel);
+  if (from.dtype == DType::f16) return quantiseKeys<T, DType::f16>(from, source, to, panel);
+  quantiseKeys<T, DType::bf16>(from, source, to, panel);
+}
+
+template <DType T>
+GQA_INLINE void quantiseValues(const PanelLayout& from, const char* source, const ValuePanels& to, char* panels) {
+  if (from.dtype == DType::f32) return quantiseValues<T, DType::f32>(from, source, to, panels);
+  if (from.dtype == DType::f16) return quantiseValues<T, DType::f16>(from, source, to, panels);
+  quantiseValues<T, DType::bf16>(from, source, to, panels);
+}
+
 GQA_INLINE void copyKeys(const BlockLayout& from, const char* source, const BlockLayout& to, char* block,
                          float* scratch) {
   PanelLayout floats = from.keys();

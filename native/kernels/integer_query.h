@@ -17,7 +17,7 @@ constexpr float kLeastQuery = 1e-30f;
 constexpr int kPieces = 2;
 
 // Dims that share a step. 256 * 255 * 32767 is below 2^31.
-constexpr int64_t queryRun(DType storage) { return storage == DType::q8_0 ? 256 : kGroup; }
+constexpr int64_t queryRun(DType storage) { return storage == DType::q8_0 ? 256 : 64; }
 
 struct IntegerQueryLayout {
   DType storage;
@@ -58,52 +58,60 @@ GQA_INLINE void normaliseQuery(const IntegerQueryLayout& layout, float* query) {
 }
 
 // What all rows need of a block's keys.
-GQA_INLINE void keyTerms(const KeyPanel& keys, const char* base, float* terms) {
-  const IntegerQueryLayout layout = {keys.dtype, keys.dims};
-  const int64_t padded = layout.paddedDims();
+template <DType T>
+GQA_NOINLINE void keyTerms(const KeyPanel& keys, const char* base, float* terms) {
+  constexpr int64_t kRun = queryRun(T);
+  const int64_t padded = IntegerQueryLayout{T, keys.dims}.paddedDims();
   const uint16_t* m = reinterpret_cast<const uint16_t*>(base + keys.minimumsOffset());
   const uint16_t* d = reinterpret_cast<const uint16_t*>(base + keys.scalesOffset());
-  const Vec middle = splat(keys.dtype == DType::q8_0 ? 0.f : kMiddleDigit);
   float* largest = terms + 2 * padded;
-  for (int64_t first = 0; first < padded; first += queryRun(keys.dtype)) {
-    const int64_t last = first + queryRun(keys.dtype) < padded ? first + queryRun(keys.dtype) : padded;
+  for (int64_t first = 0; first < padded; first += kRun, ++largest) {
+    const int64_t last = first + kRun < padded ? first + kRun : padded;
+    Vec most = zero();
     for (int64_t i = first; i < last; i += kLanes) {
-      store(terms + i, loadF16(d + i));
-      store(terms + padded + i, fma(loadF16(d + i), middle, loadF16(m + i)));
+      const Vec scale = loadF16(d + i), minimum = loadF16(m + i);
+      most = max(max(scale, sub(zero(), scale)), most);
+      store(terms + padded + i, T == DType::q8_0 ? minimum : fma(scale, splat(kMiddleDigit), minimum));
     }
-    *largest = largestOf(terms + first, last - first);
+    *largest = reduceMax(most);
     const Vec inverse = splat(*largest > 0 ? 1 / *largest : 0.f);
-    for (int64_t i = first; i < last; i += kLanes) store(terms + i, mul(load(terms + i), inverse));
-    ++largest;
+    for (int64_t i = first; i < last; i += kLanes) store(terms + i, mul(loadF16(d + i), inverse));
   }
 }
 
-// A row of floats as numbers for a block.
+// Rows of floats as numbers for a block, a run of dims of all rows at a time.
 template <DType T>
-GQA_INLINE void packIntegerQuery(const IntegerQueryLayout& layout, const float* query, const float* terms, float* to) {
-  const int64_t padded = layout.paddedDims();
-  float* steps = to + layout.words();
-  Vec total = zero();
-  for (int64_t run = 0, d = 0; d < padded; ++run) {
-    const int64_t last = d + queryRun(T) < padded ? d + queryRun(T) : padded;
-    Vec shifts = zero(), numbers = zero();
-    for (; d < last; d += kLanes) {
-      const Vec q = load(query + d), n = mul(q, load(terms + d));
-      shifts = fma(q, load(terms + padded + d), shifts);
-      if (T == DType::q8_0) {
-        storeI16(reinterpret_cast<int16_t*>(to + d / 2), n);
-      } else {
-        const Vec whole = roundEven(n);
-        numbers = add(whole, numbers);
-        storeI8(reinterpret_cast<int8_t*>(to + d / 4), whole);
+GQA_NOINLINE void packIntegerQueries(const IntegerQueryLayout& layout, int64_t rows, const float* queries,
+                                     const float* terms, float* numbers) {
+  constexpr int64_t kRun = queryRun(T);
+  const int64_t padded = layout.paddedDims(), words = layout.words(), stride = layout.stride();
+  Vec totals[kTileRows];
+  for (int64_t run = 0, first = 0; first < padded; ++run, first += kRun) {
+    const int64_t last = first + kRun < padded ? first + kRun : padded;
+    const float largest = terms[2 * padded + run];
+    const float* query = queries;
+    float* to = numbers;
+    for (int64_t r = 0; r < rows; ++r, query += layout.floats(), to += stride) {
+      Vec shifts = zero(), sums = zero();
+      for (int64_t d = first; d < last; d += kLanes) {
+        const Vec q = load(query + d), n = mul(q, load(terms + d));
+        shifts = fma(q, load(terms + padded + d), shifts);
+        if (T == DType::q8_0) {
+          storeI16(reinterpret_cast<int16_t*>(to + d / 2), n);
+        } else {
+          const Vec whole = roundEven(n);
+          sums = add(whole, sums);
+          storeI8(reinterpret_cast<int8_t*>(to + d / 4), whole);
+        }
       }
+      const float quotient = query[padded + run], step = quotient * largest;
+      to[words + run] = step;
+      const Vec before = run == 0 ? zero() : totals[r];
+      const Vec total = fma(shifts, splat(quotient), before);
+      totals[r] = T == DType::q8_0 ? total : fma(sums, splat(-kMiddleDigit * step), total);
     }
-    const float quotient = query[padded + run];
-    steps[run] = quotient * terms[2 * padded + run];
-    total = fma(shifts, splat(quotient), total);
-    if (T == DType::q4_1) total = fma(numbers, splat(-kMiddleDigit * steps[run]), total);
   }
-  steps[layout.runs()] = reduceAdd(total);
+  for (int64_t r = 0; r < rows; ++r) numbers[r * stride + words + layout.runs()] = reduceAdd(totals[r]);
 }
 
 }  // namespace

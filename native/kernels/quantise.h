@@ -31,7 +31,7 @@ GQA_INLINE Vec piece(IVec words, int64_t n) {
 // The words of k steps, numbers that fit unsigned pieces, in the order of blockStepOf.
 template <DType T>
 GQA_INLINE IVec joinSteps(const Vec (&numbers)[8]) {
-  if (T == DType::q8_0) return joinBytes({numbers[0], numbers[2], numbers[1], numbers[3]});
+  if constexpr (T == DType::q8_0) return joinBytes({numbers[0], numbers[2], numbers[1], numbers[3]});
   const Vec high = splat(16.f);
   return joinBytes({fma(numbers[4], high, numbers[0]), fma(numbers[5], high, numbers[1]),
                     fma(numbers[6], high, numbers[2]), fma(numbers[7], high, numbers[3])});
@@ -66,17 +66,33 @@ GQA_INLINE Vec quantised(Vec x, float minimum, float inverse, float least, float
   return roundEven(min(max(q, splat(least)), splat(most)));
 }
 
-// Dims [d, d + 16) of the block's keys.
-template <DType T>
+// Steps of 16 lanes of a panel of floats.
+template <DType F>
+struct StepReader {
+  const char* column;
+  int64_t rowBytes;
+
+  GQA_INLINE StepReader(const PanelLayout& layout, const char* base, int64_t v)
+      : column(base + layout.vectorOffset(v)), rowBytes(layout.rowBytes(v)) {}
+  GQA_INLINE Vec at(int64_t l) const {
+    const char* row = column + (l >> panelBits(F)) * rowBytes;
+    if (F == DType::f32) return PanelF32::first(row);
+    if (F == DType::f16) return PanelF16::first(row);
+    return l % 2 ? PanelBf16::second(row) : PanelBf16::first(row);
+  }
+};
+
+// Dims [d, d + 16) of the block's keys. Dims beyond the last have no range: their numbers are 0, whatever is read.
+template <DType T, DType F>
 GQA_INLINE void quantiseDims(const PanelLayout& from, const char* source, const KeyPanel& to, char* panel, int64_t d) {
   constexpr int64_t k = panelStep(T);
   constexpr float most = T == DType::q8_0 ? 255 : 15;
   const int64_t vectors = to.tokens / kLanes, dims = lanesLeft(d, to.dims);
   alignas(64) float highest[kLanes] = {}, lowest[kLanes] = {};
   for (int64_t i = 0; i < dims; ++i) {
-    Vec high = unpackStep(from, source, 0, d + i), low = high;
+    Vec high = StepReader<F>(from, source, 0).at(d + i), low = high;
     for (int64_t v = 1; v < vectors; ++v) {
-      const Vec x = unpackStep(from, source, v, d + i);
+      const Vec x = StepReader<F>(from, source, v).at(d + i);
       high = max(x, high);
       low = min(x, low);
     }
@@ -88,28 +104,31 @@ GQA_INLINE void quantiseDims(const PanelLayout& from, const char* source, const 
             steps);
   for (int64_t i = 0; i < dims; i += k)
     for (int64_t v = 0; v < vectors; ++v) {
+      const StepReader<F> reader(from, source, v);
       Vec numbers[8];
-      for (int64_t n = 0; n < 8; ++n)
-        numbers[n] = n < k && i + n < dims ? quantised(unpackStep(from, source, v, d + i + n), steps.minimums[i + n],
-                                                       steps.inverses[i + n], 0, most)
-                                           : zero();
+#pragma GCC unroll 8
+      for (int64_t n = 0; n < k; ++n) {
+        const int64_t at = i + n < dims ? i + n : dims - 1;
+        numbers[n] = quantised(reader.at(d + at), steps.minimums[i + n], steps.inverses[i + n], 0, most);
+      }
       storeI(panel + (d + i) / k * to.rowBytes() + to.vectorOffset(v), joinSteps<T>(numbers));
     }
 }
 
-template <DType T>
+template <DType T, DType F>
 GQA_NOINLINE void quantiseKeys(const PanelLayout& from, const char* source, const KeyPanel& to, char* panel) {
-  for (int64_t d = 0; d < to.dims; d += kLanes) quantiseDims<T>(from, source, to, panel, d);
+  for (int64_t d = 0; d < to.dims; d += kLanes) quantiseDims<T, F>(from, source, to, panel, d);
 }
 
 // Dims [16 v, 16 v + 32), tokens [t, t + 16): their scales.
-template <DType T>
+template <DType T, DType F>
 GQA_INLINE void valueSteps(const PanelLayout& from, const char* source, const ValuePanels& to, char* panels, int64_t v,
                            int64_t t, Steps& steps) {
+  const bool both = v + 1 < from.vectors();
+  const StepReader<F> first(from, source, v), second(from, source, both ? v + 1 : v);
   alignas(64) float highest[kLanes], lowest[kLanes];
   for (int64_t i = 0; i < kLanes; ++i) {
-    const Vec a = unpackStep(from, source, v, t + i);
-    const Vec b = v + 1 < from.vectors() ? unpackStep(from, source, v + 1, t + i) : zero();
+    const Vec a = first.at(t + i), b = both ? second.at(t + i) : zero();
     const Vec high = max(a, b), low = max(sub(zero(), a), sub(zero(), b));
     highest[i] = reduceMax(T == DType::q8_0 ? max(high, low) : high);
     if (T == DType::q4_1) lowest[i] = -reduceMax(low);
@@ -127,38 +146,31 @@ GQA_INLINE Vec valueNumbers(Vec x, const Steps& steps, int64_t token) {
   return add(quantised(x, 0, steps.inverses[token], -127, 127), splat(128.f));
 }
 
-template <DType T>
+template <DType T, DType F>
 GQA_NOINLINE void quantiseValues(const PanelLayout& from, const char* source, const ValuePanels& to, char* panels) {
   constexpr int64_t k = panelStep(T);
-  for (int64_t v = 0; v < to.vectors(); v += 2)
-    for (int64_t t = 0; t < to.tokens; t += kLanes) {
-      Steps steps;
-      valueSteps<T>(from, source, to, panels, v, t, steps);
-      for (int64_t i = 0; i < kLanes; i += k)
-        for (int64_t side = v; side < v + 2; ++side) {
-          Vec numbers[8];
-          for (int64_t n = 0; n < 8; ++n) {
-            const bool held = n < k && side < from.vectors();
-            numbers[n] = n < k
-                             ? valueNumbers<T>(held ? unpackStep(from, source, side, t + i + n) : zero(), steps, i + n)
-                             : zero();
-          }
-          const IVec words = joinSteps<T>(numbers);
-          char* row = panels + to.vectorOffset(side) + (t + i) / k * to.rowBytes(side);
-          storeI(row, T == DType::q8_0 ? flipSigns(words) : words);
-        }
+  Steps steps[kMaxBlockTokens / kLanes];
+  for (int64_t v = 0; v < to.vectors(); ++v) {
+    const bool held = v < from.vectors();
+    const StepReader<F> reader(from, source, held ? v : 0);
+    for (int64_t t = 0; v % 2 == 0 && t < to.tokens; t += kLanes)
+      valueSteps<T, F>(from, source, to, panels, v, t, steps[t / kLanes]);
+    for (int64_t t = 0; t < to.tokens; t += k) {
+      Vec numbers[8];
+#pragma GCC unroll 8
+      for (int64_t n = 0; n < k; ++n)
+        numbers[n] = valueNumbers<T>(held ? reader.at(t + n) : zero(), steps[t / kLanes], t % kLanes + n);
+      const IVec words = joinSteps<T>(numbers);
+      char* row = panels + to.vectorOffset(v) + t / k * to.rowBytes(v);
+      storeI(row, T == DType::q8_0 ? flipSigns(words) : words);
     }
+  }
 }
 
 // Steps l and l + 1 of 16 lanes into a panel of f32, or as a row of pairs into one of bf16.
 template <bool kPairs>
 GQA_INLINE void storeWide(const PanelLayout& wide, char* column, int64_t rowBytes, int64_t l, Vec even, Vec odd) {
-  if (kPairs) {
-    uint16_t halves[2][kLanes];
-    roundBf16(halves[0], even);
-    roundBf16(halves[1], odd);
-    return zipHalves(halves[0], halves[1], reinterpret_cast<uint16_t*>(column + l / 2 * rowBytes));
-  }
+  if (kPairs) return roundBf16Pairs(reinterpret_cast<uint16_t*>(column + l / 2 * rowBytes), even, odd);
   store(reinterpret_cast<float*>(column + l * rowBytes), even);
   if (l + 1 < wide.steps) store(reinterpret_cast<float*>(column + (l + 1) * rowBytes), odd);
 }

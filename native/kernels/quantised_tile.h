@@ -7,14 +7,13 @@ namespace {
 GQA_INLINE void integerScores(const AttendContext& c, const KeyBlock& b, const ScoreTile& t, int64_t tileRow) {
   const KeyPanel k = b.layout.quantisedKeys();
   const IntegerQueryLayout query = {k.dtype, k.dims};
-  keyTerms(k, b.k, c.keyTerms);
-  for (int64_t r = 0; r < t.rows; ++r) {
-    const float* row = c.query + (tileRow + r) * c.queryStride;
-    float* to = c.queryWords + r * query.stride();
-    if (k.dtype == DType::q8_0)
-      packIntegerQuery<DType::q8_0>(query, row, c.keyTerms, to);
-    else
-      packIntegerQuery<DType::q4_1>(query, row, c.keyTerms, to);
+  const float* rows = c.query + tileRow * c.queryStride;
+  if (k.dtype == DType::q8_0) {
+    keyTerms<DType::q8_0>(k, b.k, c.keyTerms);
+    packIntegerQueries<DType::q8_0>(query, t.rows, rows, c.keyTerms, c.queryWords);
+  } else {
+    keyTerms<DType::q4_1>(k, b.k, c.keyTerms);
+    packIntegerQueries<DType::q4_1>(query, t.rows, rows, c.keyTerms, c.queryWords);
   }
   IntegerArgs args = {};
   args.aStride = query.stride();

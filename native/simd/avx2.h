@@ -210,6 +210,10 @@ GQA_INLINE __m256i packU8(Vec a, Vec b) {
 GQA_INLINE IVec packU8(const Vec (&a)[4]) { return {packU8(a[0], a[1]), packU8(a[2], a[3])}; }
 constexpr bool kDotBytes = false, kDotBf16 = false;
 GQA_INLINE void roundBf16(uint16_t* p, Vec a) { storeBf16(p, a); }
+GQA_INLINE void roundBf16Pairs(uint16_t* p, Vec even, Vec odd) {
+  storeI(p, {_mm256_or_si256(roundBf16(even.lo), _mm256_slli_epi32(roundBf16(odd.lo), 16)),
+             _mm256_or_si256(roundBf16(even.hi), _mm256_slli_epi32(roundBf16(odd.hi), 16))});
+}
 GQA_INLINE Vec bf16Even(IVec a) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(a.lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(a.hi, 16))};
 }

@@ -68,13 +68,17 @@ GQA_INLINE Vec loadBf16Even(const uint16_t* pairs) {
 GQA_INLINE Vec loadBf16Odd(const uint16_t* pairs) {
   return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(pairs), _mm512_set1_epi32(int(0xffff0000u))))};
 }
-GQA_INLINE void storeBf16(uint16_t* p, Vec a) {
+// The bf16 bits in the low half of each dword.
+GQA_INLINE __m512i bf16Words(Vec a) {
   const __m512i bits = _mm512_castps_si512(a.v);
   const __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff)));
   const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
   const __m512i all = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), rounded, quiet);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(all, 16)));
+  return _mm512_srli_epi32(all, 16);
+}
+GQA_INLINE void storeBf16(uint16_t* p, Vec a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(bf16Words(a)));
 }
 
 struct IVec {
@@ -162,6 +166,13 @@ constexpr bool kDotBf16 = true;
 GQA_INLINE void roundBf16(uint16_t* p, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), __m256i(_mm512_cvtneps_pbh(a.v)));
 }
+GQA_INLINE void roundBf16Pairs(uint16_t* p, Vec even, Vec odd) {
+  // Even ones in the lower half of the register, then each beside its odd one.
+  alignas(64) static constexpr uint16_t kOrder[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512i halves = __m512i(_mm512_cvtne2ps_pbh(odd.v, even.v));
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), halves));
+}
 GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
   GQA_DOT("vdpbf16ps", _mm512_dpbf16_ps, acc.v, __m512bh(a.v), __m512bh(b.v));
   return acc;
@@ -169,6 +180,9 @@ GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
 #else
 constexpr bool kDotBf16 = false;
 GQA_INLINE void roundBf16(uint16_t* p, Vec a) { storeBf16(p, a); }
+GQA_INLINE void roundBf16Pairs(uint16_t* p, Vec even, Vec odd) {
+  _mm512_storeu_si512(p, _mm512_or_si512(bf16Words(even), _mm512_slli_epi32(bf16Words(odd), 16)));
+}
 GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
   const __m512i high = _mm512_set1_epi32(int(0xffff0000u));
   const Vec even =

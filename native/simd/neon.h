@@ -242,6 +242,12 @@ GQA_INLINE IVec packU8(const Vec (&a)[4]) {
       vcombine_u8(vqmovn_u16(packU16(a[i].q[0], a[i].q[1])), vqmovn_u16(packU16(a[i].q[2], a[i].q[3])))));
 }
 GQA_INLINE void roundBf16(uint16_t* p, Vec a) { storeBf16(p, a); }
+GQA_INLINE void roundBf16Pairs(uint16_t* p, Vec even, Vec odd) {
+  uint16_t halves[2][kLanes];
+  storeBf16(halves[0], even);
+  storeBf16(halves[1], odd);
+  for (int i = 0; i < kLanes; i += 8) vst2q_u16(p + 2 * i, {{vld1q_u16(halves[0] + i), vld1q_u16(halves[1] + i)}});
+}
 #if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 constexpr bool kDotBf16 = true;
 GQA_INLINE bfloat16x8_t bf16Pairs(int32x4_t a) { return vreinterpretq_bf16_s32(a); }

@@ -186,6 +186,13 @@ GQA_INLINE IVec packU8(const Vec (&a)[4]) {
 // Denormals may count as zeros there, and roundBf16, which is storeBf16 otherwise, may make zeros of them.
 constexpr bool kDotBytes = false, kDotBf16 = false;
 GQA_INLINE void roundBf16(uint16_t* p, Vec a) { storeBf16(p, a); }
+// The same, as 16 pairs.
+GQA_INLINE void roundBf16Pairs(uint16_t* p, Vec even, Vec odd) {
+  for (int i = 0; i < kLanes; ++i) {
+    p[2 * i] = f32ToBf16(even.v[i]);
+    p[2 * i + 1] = f32ToBf16(odd.v[i]);
+  }
+}
 GQA_INLINE Vec dotBf16(Vec acc, IVec a, IVec b) {
   GQA_LANES(acc.v[i] + bf16ToF32(uint16_t(a.v[i])) * bf16ToF32(uint16_t(b.v[i])) +
             bf16ToF32(uint16_t(uint32_t(a.v[i]) >> 16)) * bf16ToF32(uint16_t(uint32_t(b.v[i]) >> 16)));

@@ -180,6 +180,46 @@ void attendCache(const Shape& s, DType type, DType inputType, Edge edge) {
   out.expectSame("out differs");
 }
 
+// Arenas whose last byte is the last of a page: a block of floats is quantised, read as bytes, written back and
+// attended over.
+void quantisedBlock(const Shape& s, DType keyType, DType valueType, Edge edge) {
+  begin("block of K %s and V %s, Tq%d G%d D%d Dv%d at the %s", nameOf(keyType), nameOf(valueType), int(s.queries),
+        int(s.group), int(s.headDim), int(s.valueDim), nameOf(edge));
+  Random random{uint32_t(cases)};
+  const BlockLayout layout = {keyType, valueType, s.headDim, s.valueDim, kMaxBlockTokens, true, true};
+  const BlockLayout floats = {DType::f16, DType::f16, s.headDim, s.valueDim, kMaxBlockTokens, true, true};
+  Twin arena(std::vector<char>(size_t(layout.bytes()) + 64, 0), edge);
+  Twin tail(std::vector<char>(size_t(floats.bytes()) + 64, 0), edge);
+  Twin bytes(std::vector<char>(size_t(plainKeyBytes(layout) + plainValueBytes(layout)), 0), edge);
+  const Twin q(randomArray(random, DType::f32, s.queries * s.group * s.headDim), edge);
+  const Twin k(randomArray(random, DType::f32, kMaxBlockTokens * s.headDim), edge);
+  const Twin v(randomArray(random, DType::f32, kMaxBlockTokens * s.valueDim), edge);
+  Twin out(randomArray(random, DType::f32, s.queries * s.group * s.valueDim), edge);
+  const int32_t id = 0;
+  const auto aligned = [edge](Twin& t, bool guard) {
+    if (guard && edge == Edge::end) return t.at(true) + 64;
+    char* base = t.at(guard);
+    return base + (64 - reinterpret_cast<uintptr_t>(base) % 64) % 64;
+  };
+  for (const bool guard : {false, true}) {
+    const ArenaView from = {aligned(tail, guard), floats, 1, 1}, to = {aligned(arena, guard), layout, 1, 1};
+    store({from, {&id, 0, 1}, k.at(guard), v.at(guard), DType::f32, 0, kMaxBlockTokens, 0});
+    copyBlock({from, to, 0, 0});
+    const BlockBytes block = {to, 0, reinterpret_cast<uint8_t*>(bytes.at(guard)), kMaxBlockTokens};
+    readBlock(block);
+    writeBlock(block);
+    AttendProblem p = problemOf({1, s.queries, kMaxBlockTokens, 1, s.group, s.headDim, s.valueDim}, DType::f32, edge);
+    p.q = q.at(guard);
+    p.out = out.at(guard);
+    p.arena = to;
+    p.table = {&id, 0, 1};
+    p.causal = true;
+    if (attend(p, nullptr) != Status::ok) fail("attend refused");
+  }
+  bytes.expectSame("bytes differ");
+  out.expectSame("out differs");
+}
+
 void linearLayer(int64_t rows, int64_t columns, int64_t tokens, DType type, Edge edge) {
   begin("linear %s %dx%d %d tokens at the %s", nameOf(type), int(rows), int(columns), int(tokens), nameOf(edge));
   Random random{uint32_t(cases)};
@@ -277,6 +317,13 @@ void runAll(Edge edge) {
         for (const int64_t tokens : {1, 3, 19}) linearLayer(rows, columns, tokens, type, edge);
     for (const int64_t dim : {1, 5, 16, 33}) mergeParts(3, dim, type, edge);
   }
+  for (const DType type : {DType::q8_0, DType::q4_1})
+    for (const Shape& s : shapes) {
+      if (s.queries > kMaxBlockTokens) continue;
+      quantisedBlock(s, type, type, edge);
+      quantisedBlock(s, type, DType::bf16, edge);
+      quantisedBlock(s, DType::f32, type, edge);
+    }
   for (const DType type : {DType::q8_0, DType::q4_0, DType::q4_1})
     for (const int64_t rows : {1, 17, 33, 130})
       for (const int64_t columns : {32, 96})
