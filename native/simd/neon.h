@@ -55,8 +55,12 @@ GQA_INLINE Vec timesPow2(Vec a, Vec n) {
 }
 template <int h>
 GQA_INLINE Vec swapLanes(Vec a) {
-  if (h >= 4) GQA_EACH(a.q[i ^ (h / 4)]);
-  if (h == 1) GQA_EACH(vrev64q_f32(a.q[i]));
+  if (h >= 4) {
+    GQA_EACH(a.q[i ^ (h / 4)]);
+  }
+  if (h == 1) {
+    GQA_EACH(vrev64q_f32(a.q[i]));
+  }
   GQA_EACH(vextq_f32(a.q[i], a.q[i], 2));
 }
 GQA_INLINE Vec whereLess(Vec a, Vec b, Vec yes, Vec no) {
