@@ -39,7 +39,7 @@ export function stepTables(
     rows[row + EntrySlot.tailIds] = at + slots;
     rows[row + EntrySlot.tailSinkOrdinals] = layers[i].tailSinkOrdinals;
     rows[row + EntrySlot.tailFirstOrdinal] = firstTailOrdinal(entry, layers[i]);
-    rows[row + EntrySlot.tree] = addTree(entry, geometry.window, trees);
+    rows[row + EntrySlot.tree] = addTree(entry, geometry, trees);
   });
   return {
     sinkBlocks: geometry.sinkBlocks,
@@ -76,10 +76,14 @@ function firstTailOrdinal({ start, tokens }: PlannedEntry, layer: KvLayer): numb
 const NO_TAIL = { sinkBlocks: 0, ringBlocks: 0 };
 
 /** Appends the entry's tree; returns where it begins. */
-function addTree({ tree }: PlannedEntry, window: number, trees: number[]): number {
+function addTree(
+  { tree, start }: PlannedEntry,
+  { window, sinkTokens }: RingGeometry,
+  trees: number[],
+): number {
   if (tree === null) return NO_TREE;
   const numbers = new Int32Array(tree.tokens * (tree.tokens + 1));
-  tree.write(numbers, 0, window);
+  tree.write(numbers, 0, window, sinkTokens - start);
   const at = trees.length;
   trees.push(...numbers);
   return at;

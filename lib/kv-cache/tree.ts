@@ -40,15 +40,19 @@ export class TokenTree {
     return this.parents.length;
   }
 
-  /** Writes depths [tokens], then [tokens][tokens]: 1 where the row sees the token, by descent and by the window. */
-  write(into: Int32Array, at: number, window: number): void {
+  /**
+   * Writes depths [tokens], then [tokens][tokens]: 1 where the row sees the token, by descent, and by the window unless
+   * its depth is below `sinkDepth`, which makes it a sink.
+   */
+  write(into: Int32Array, at: number, window: number, sinkDepth: number): void {
     const { tokens, parents, depths } = this;
     into.set(depths, at);
     const matrix = at + tokens;
     into.fill(0, matrix, matrix + tokens * tokens);
     for (let row = 0; row < tokens; row++) {
-      for (let seen = row; seen >= 0 && depths[row] - depths[seen] < window; seen = parents[seen]) {
-        into[matrix + row * tokens + seen] = 1;
+      for (let seen = row; seen >= 0; seen = parents[seen]) {
+        const near = depths[row] - depths[seen] < window;
+        if (near || depths[seen] < sinkDepth) into[matrix + row * tokens + seen] = 1;
       }
     }
   }

@@ -5,10 +5,10 @@ import { errorOf } from '../refusals';
 // 0 -> 1 -> 3, 0 -> 2, and 4 beside 0 with its child 5
 const PARENTS = [-1, 0, 0, 1, -1, 4];
 
-function rowsSeen(window: number): string[] {
+function rowsSeen(window: number, sinkDepth = 0): string[] {
   const tree = TokenTree.read(PARENTS, 6, 'tree');
   const numbers = new Int32Array(6 * 7).fill(9);
-  tree.write(numbers, 0, window);
+  tree.write(numbers, 0, window, sinkDepth);
   expect([...numbers.slice(0, 6)]).toEqual([0, 1, 1, 2, 0, 1]);
   return Array.from({ length: 6 }, (_, i) => numbers.slice(6 + 6 * i, 12 + 6 * i).join(''));
 }
@@ -20,6 +20,11 @@ test('a token sees its ancestors and itself', () => {
 test('as far back as the window goes', () => {
   expect(rowsSeen(2)).toEqual(['100000', '110000', '101000', '010100', '000010', '000011']);
   expect(rowsSeen(1)).toEqual(['100000', '010000', '001000', '000100', '000010', '000001']);
+});
+
+test('and a sink from any depth', () => {
+  expect(rowsSeen(1, 1)).toEqual(['100000', '110000', '101000', '100100', '000010', '000011']);
+  expect(rowsSeen(1, 2)).toEqual(['100000', '110000', '101000', '110100', '000010', '000011']);
 });
 
 test.each([
