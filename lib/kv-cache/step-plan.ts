@@ -92,12 +92,28 @@ function planEntry(
     const expected = `at most ${sequence.longestChunk} tokens, whose rows still find all keys they see,`;
     throw expectedError('OUT_OF_RANGE', `${argument}.tokens`, expected, String(tokens));
   }
+  const drafts = tree === undefined ? null : TokenTree.read(tree, tokens, `${argument}.tree`);
+  if (drafts !== null) checkSinks(sequence, drafts, `${argument}.tree`);
   return {
     sequence,
     tokens,
     firstRow,
     start: sequence.length,
-    tree: tree === undefined ? null : TokenTree.read(tree, tokens, `${argument}.tree`),
+    tree: drafts,
     cuts: sequence.cuts,
   };
+}
+
+/**
+ * Where positions are the cache's, a query meets sinks turned otherwise than the other keys once the window has passed
+ * them. A tree's own tokens all meet it alike, so that none of them may be such a sink.
+ */
+function checkSinks(sequence: KvSequence, tree: TokenTree, argument: string): void {
+  const deepest = Math.max(...tree.depths);
+  for (const { storage, window, sinkTokens } of sequence.layers) {
+    const depths = sinkTokens + window - sequence.length;
+    if (storage.rope === null || sequence.length >= sinkTokens || deepest < depths) continue;
+    const expected = `at most ${depths} tokens deep, as long as sink tokens are to come,`;
+    throw expectedError('OUT_OF_RANGE', argument, expected, `${deepest + 1}`);
+  }
 }

@@ -6,6 +6,8 @@ import type { Token } from '../support/mirror-layer';
 import { FIRST_HISTORY, GROUP, Judge, type Actor } from './judge';
 import type { Command, StepPart } from './programs';
 
+const { max } = Math;
+
 interface StepEntry {
   actor: Actor;
   tokens: Token[];
@@ -51,14 +53,24 @@ export class Steps extends Judge {
 
   private stepError(entries: readonly StepEntry[]): GqaErrorCode | undefined {
     const seen = new Set<Actor>();
-    for (const { actor, tokens } of entries) {
+    for (const { actor, tokens, parents } of entries) {
       if (tokens.length === 0) return 'OUT_OF_RANGE';
       if (tokens.length > actor.mirror.room) return 'CAPACITY_EXCEEDED';
       if (tokens.length > actor.mirror.longestChunk) return 'OUT_OF_RANGE';
+      if (parents !== null && this.isTooDeep(actor, tokens)) return 'OUT_OF_RANGE';
       if (seen.has(actor)) return 'INVALID_ARGUMENT';
       seen.add(actor);
     }
     return undefined;
+  }
+
+  /** A tree's tokens are no sinks that some of its own queries would meet turned to another position. */
+  private isTooDeep({ mirror }: Actor, tokens: readonly Token[]): boolean {
+    if (!this.rules.storage.turned) return false;
+    const deepest = max(...tokens.map(({ position }) => position));
+    return this.rules.layers.some(
+      ({ sinkTokens, window }) => mirror.length < sinkTokens && deepest >= sinkTokens + window,
+    );
   }
 
   private stepLayer(step: KvStep, entries: readonly StepEntry[], layer: number): void {

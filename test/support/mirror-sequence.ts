@@ -227,7 +227,10 @@ export class MirrorSequence {
     const oldest = max(0, position - window + 1);
     for (let j = 0; j < min(sinkTokens, oldest, last + 1); j++) seen.push(j);
     for (let j = oldest; j <= last; j++) seen.push(j);
-    for (const j of tree?.seen ?? []) if (this.tokens[j].position >= oldest) seen.push(j);
+    for (const j of tree?.seen ?? []) {
+      const { position: at } = this.tokens[j];
+      if (at >= oldest || at < sinkTokens) seen.push(j);
+    }
     return seen;
   }
 
