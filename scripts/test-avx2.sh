@@ -27,8 +27,8 @@ on_cpu() {
 
 # Both targets are tested natively too, whole: what counts here is that no newer instruction reaches them, so what
 # brings no kernel of its own is left out.
-repeated='conformance/(shapes|determinism|sharing|memory|random|positions)'
+repeated='test/(lifecycle|property|model)/|conformance/(cache|shapes|determinism|sharing|memory|random|positions)'
 # Without the features that qemu would warn about.
 on_cpu Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid avx2 --testPathIgnorePatterns="$repeated" "$@"
-on_cpu Nehalem scalar --testPathIgnorePatterns="$repeated|conformance/cache|test/(lifecycle|property|model)/" "$@"
+on_cpu Nehalem scalar --testPathIgnorePatterns="$repeated" "$@"
 exit $failed
