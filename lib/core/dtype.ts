@@ -77,7 +77,7 @@ export function cacheDTypeCode(dtype: CacheDType): number {
   return WEIGHT_DTYPE_CODE[dtype === 'q8' ? 'q8_0' : dtype === 'q4' ? 'q4_1' : dtype];
 }
 
-/** Bytes of a token's key or value of one head, `dim` elements; quantised ones are padded to whole blocks. */
+/** Bytes of a token's value of one head, `dim` elements, or of its key in floats; quantised ones are padded to whole blocks. */
 export function cacheRowBytes(dtype: CacheDType, dim: number): number {
   if (dtype === 'q8' || dtype === 'q4') {
     return Math.ceil(dim / BLOCK_VALUES) * BLOCK_BYTES[dtype === 'q8' ? 'q8_0' : 'q4_1'];

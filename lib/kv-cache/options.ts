@@ -1,7 +1,9 @@
 /** What a cache is asked to be, checked, and what follows from it for every layer. */
-import { CACHE_DTYPES, blocksOf, isCacheDType } from '../core/dtype';
+import { blocksOf } from '../core/dtype';
 import type { CacheDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
+import { requireCacheDType, requirePerPart } from '../core/per-part';
+import type { PerPart } from '../core/per-part';
 import { MAX_HEAD_DIM, describe, requireBoolean, requireInteger } from '../core/validate';
 import { requireOptions, requireWindow } from '../core/validate';
 import type { RingShape } from './geometry';
@@ -38,9 +40,9 @@ export interface KvCacheOptions {
    * How keys and values are stored, both or apart; default 'f32'. 'q8' and 'q4' quantise blocks of 64 tokens: keys to 8.5
    * and 4.5 bits a number, values to 8.5 and 5 (docs/numerics.md).
    */
-  dtype?: CacheDType | { k: CacheDType; v: CacheDType };
+  dtype?: PerPart<CacheDType>;
   /** Whether keys and values are stored turned by a Hadamard rotation, which evens out outliers; default: where q4. */
-  rotate?: boolean | { k: boolean; v: boolean };
+  rotate?: PerPart<boolean>;
   /** Newest tokens that a quantised cache keeps in f16 as well and reads so, rounded up to blocks of 64, and the sinks; default 0. */
   recent?: number;
   /** Keys that a query sees, itself included; without it a sequence ends at `capacity`. */
@@ -96,9 +98,10 @@ export function planCache(options: KvCacheOptions): CachePlan {
   requireOptions(options, 'options');
   const shapes = readShapes(options.layers);
   const capacity = requireInteger(options.capacity, 'options.capacity', 1);
-  const [keyDtype, valueDtype] = readPair(options.dtype ?? 'f32', 'options.dtype', readDtype);
-  const rotate = options.rotate ?? { k: keyDtype === 'q4', v: valueDtype === 'q4' };
-  const [rotateKeys, rotateValues] = readPair(rotate, 'options.rotate', requireBoolean);
+  const dtype = requirePerPart(options.dtype ?? 'f32', 'options.dtype', requireCacheDType);
+  const { k: keyDtype, v: valueDtype } = dtype;
+  const rotated = options.rotate ?? { k: keyDtype === 'q4', v: valueDtype === 'q4' };
+  const rotate = requirePerPart(rotated, 'options.rotate', requireBoolean);
   const quantised = blocksOf(keyDtype) !== null || blocksOf(valueDtype) !== null;
   const recent = requireInteger(options.recent ?? 0, 'options.recent', 0);
   if (recent > 0 && !quantised) {
@@ -110,8 +113,8 @@ export function planCache(options: KvCacheOptions): CachePlan {
     layers: shapes.map((shape, i) => planLayer(options, shape, i, capacity, longest, storage)),
     keyDtype,
     valueDtype,
-    rotateKeys,
-    rotateValues,
+    rotateKeys: rotate.k,
+    rotateValues: rotate.v,
     sequences: requireInteger(options.sequences ?? 1, 'options.sequences', 1),
     prefixTokens: requireInteger(options.prefixTokens ?? 0, 'options.prefixTokens', 0),
     model: readModel(options.model ?? ''),
@@ -126,26 +129,6 @@ function readShapes(layers: unknown): readonly LayerShape[] {
   requireInteger(layers.length, 'options.layers.length', 1, MAX_LAYERS);
   layers.forEach((shape, i) => requireOptions(shape, `options.layers[${i}]`));
   return layers as LayerShape[];
-}
-
-/** One value for keys and values, or { k, v }. */
-function readPair<T>(
-  value: unknown,
-  argument: string,
-  read: (value: unknown, argument: string) => T,
-): [T, T] {
-  if (typeof value !== 'object' || value === null) {
-    const both = read(value, argument);
-    return [both, both];
-  }
-  const { k, v } = value as { k?: unknown; v?: unknown };
-  return [read(k, `${argument}.k`), read(v, `${argument}.v`)];
-}
-
-function readDtype(dtype: unknown, argument: string): CacheDType {
-  if (isCacheDType(dtype)) return dtype;
-  const expected = `one of ${CACHE_DTYPES.join(', ')}`;
-  throw expectedError('INVALID_DTYPE', argument, expected, describe(dtype));
 }
 
 function readModel(model: unknown): string {

@@ -1,12 +1,11 @@
 /** How a model keeps keys and values: what callers may ask for, checked once, and the cache that a run needs then. */
-import { blocksOf, CACHE_DTYPES, isCacheDType } from '../core/dtype';
+import { blocksOf } from '../core/dtype';
 import type { CacheDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
+import { requireCacheDType, requirePerPart } from '../core/per-part';
+import type { PerPart } from '../core/per-part';
 import type { Precision } from '../core/precision';
 import { describe, requireBoolean, requireInteger, requireOptions } from '../core/validate';
-
-/** One setting for both, or one for keys and one for values. */
-export type PerPart<T> = T | { k: T; v: T };
 
 export interface KvCacheSettings {
   /** How keys and values are stored; default 'f32', with precision 'fast' 'bf16'. */
@@ -49,7 +48,7 @@ export function checkCacheSettings(
     const expected = "'absolute' or 'cache'";
     throw expectedError('INVALID_ARGUMENT', `${argument}.positions`, expected, describe(positions));
   }
-  const dtypes = perPart(dtype, `${argument}.dtype`, requireCacheDType);
+  const dtypes = requirePerPart(dtype, `${argument}.dtype`, requireCacheDType);
   const recent = count('recent', 0);
   if (recent !== undefined && recent > 0 && !isQuantised(dtypes)) {
     const expected = 'none, or keys or values of dtype q8 or q4';
@@ -57,7 +56,8 @@ export function checkCacheSettings(
   }
   return {
     dtype: dtypes,
-    rotate: rotate === undefined ? rotate : perPart(rotate, `${argument}.rotate`, requireBoolean),
+    rotate:
+      rotate === undefined ? rotate : requirePerPart(rotate, `${argument}.rotate`, requireBoolean),
     recent,
     window: count('window', 1),
     sinkTokens: count('sinkTokens', 0),
@@ -67,25 +67,6 @@ export function checkCacheSettings(
 
 export function isQuantised({ k, v }: { k: CacheDType; v: CacheDType }): boolean {
   return blocksOf(k) !== null || blocksOf(v) !== null;
-}
-
-function perPart<T>(
-  value: PerPart<T>,
-  argument: string,
-  require: (value: unknown, argument: string) => T,
-): { k: T; v: T } {
-  if (typeof value !== 'object' || value === null) {
-    const both = require(value, argument);
-    return { k: both, v: both };
-  }
-  const { k, v } = value as { k: T; v: T };
-  return { k: require(k, `${argument}.k`), v: require(v, `${argument}.v`) };
-}
-
-function requireCacheDType(value: unknown, argument: string): CacheDType {
-  if (isCacheDType(value)) return value;
-  const expected = `one of ${CACHE_DTYPES.join(', ')}`;
-  throw expectedError('INVALID_DTYPE', argument, expected, describe(value));
 }
 
 /** Caches grow by whole multiples of this many tokens. */
