@@ -1,5 +1,6 @@
 /** The backend that needs no binary: every operation of the contract in plain JavaScript, on the calling thread. */
 import type { ArenaLayout, Backend } from '../contract';
+import type { TrainingBackend } from '../contract-training';
 import { JsArena } from './arena';
 import { attend, attendAsync, attendStep } from './attend';
 import { readBlock, writeBlock } from './block-bytes';
@@ -11,10 +12,12 @@ import { gather, packWeights } from './pack';
 import { probeFma, probeRead } from './probe';
 import { merge } from './states';
 import { moveTokens, store } from './store';
+import { jsTraining } from './training';
 
 /** @param reason why this backend is the one in use, for people. */
-export function createJsBackend(reason: string): Backend {
+export function createJsBackend(reason: string): Backend & TrainingBackend {
   return {
+    ...jsTraining,
     info: { kind: 'js', isa: 'js', threads: 1, reason },
     createArena: (layout: ArenaLayout) => new JsArena(layout),
     store,
