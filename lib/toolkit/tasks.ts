@@ -1,0 +1,9 @@
+/** The tasks of the toolkit by name: synchronous functions whose options and results can be cloned. */
+import type { TaskContext } from './task';
+
+export const tasks = {} satisfies Record<string, (options: never, context: TaskContext) => unknown>;
+
+type Tasks = typeof tasks;
+export type TaskKind = keyof Tasks;
+export type TaskOptionsOf<K extends TaskKind> = Parameters<Tasks[K]>[0];
+export type TaskResultOf<K extends TaskKind> = ReturnType<Tasks[K]>;
