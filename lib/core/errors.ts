@@ -23,6 +23,8 @@ export type GqaErrorCode =
   | 'STORE_FAILED' // a store, file or stream of snapshots that fails
   | 'INVALID_FILE' // a model file that is truncated, inconsistent or hostile
   | 'UNSUPPORTED_MODEL' // an architecture, tensor type or feature not implemented
+  | 'OUTPUT_EXISTS' // an output that is there already, and was not to be replaced
+  | 'WRITE_FAILED' // a file that cannot be written: no space, no permission
   | 'NO_TOKENIZER' // text given to a model without tokenizer files
   | 'INVALID_TEXT' // a text file that is empty, no UTF-8, or too short to predict anything
   | 'OUTPUT_EXISTS' // a file or folder that would be replaced

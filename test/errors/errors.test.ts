@@ -12,6 +12,7 @@ import { expectRefused } from '../support/refusals';
 import { ATTENTION, MERGE } from './attention-rows';
 import { cache, CACHE } from './cache-rows';
 import { modelRows } from './model-rows';
+import { outputRows } from './output-rows';
 import { kv, q, SHAPE, zeros } from './rows';
 import { CACHE_USES, SHARING, smallCache } from './sharing-rows';
 import { SNAPSHOTS } from './snapshot-rows';
@@ -40,6 +41,7 @@ const ROWS = [
     () => model,
     () => folder,
   ),
+  ...outputRows(() => folder),
 ];
 
 test.each(ROWS)('%s, %s: %s', (code, argument, _, action) => expectRefused(code, argument, action));
