@@ -27,8 +27,8 @@ export type GqaErrorCode =
   | 'WRITE_FAILED' // a file that cannot be written: no space, no permission
   | 'NO_TOKENIZER' // text given to a model without tokenizer files
   | 'INVALID_TEXT' // a text file that is empty, no UTF-8, or too short to predict anything
-  | 'OUTPUT_EXISTS' // a file or folder that would be replaced
-  | 'WRITE_FAILED' // an output that cannot be written: no space, no permission
+  // a file or folder that would be replaced
+  // an output that cannot be written: no space, no permission
   | 'RESUME_MISMATCH' // a run to be resumed that was begun with other settings, model or text
   | 'EMPTY_PROMPT' // nothing to continue
   | 'CONTEXT_EXCEEDED' // more tokens than the model or the cache holds

@@ -5,9 +5,10 @@ import { expectedError } from '../core/errors';
 import { describe } from '../core/validate';
 import { readJsonFile } from '../format/file';
 import { GgufFile } from '../format/gguf';
-import { configFromHuggingFace } from './config';
+import { configFromHuggingFace, storedKvHeads } from './config';
 import { configFromGguf } from './gguf-config';
 import { JsonFields } from './json-fields';
+import { readHeadsOnce } from './repeated-heads';
 import { createTokenizer, missingTokenizer, type Tokenizer } from './tokenizer';
 import { readFolderTokenizer } from './tokenizer-folder';
 import { readGgufTokenizer } from './tokenizer-gguf';
@@ -45,19 +46,22 @@ function openFolder(folder: string): Checkpoint {
     generationPath,
     existsSync(generationPath) ? readJsonFile(generationPath, MAX_CONFIG_BYTES) : {},
   );
-  const weights = openFolderWeights(folder);
-  return closingOnError(weights, () => ({
-    config: configFromHuggingFace(config, generation, weights.has('lm_head.weight')),
-    weights,
-    tokenizer: () => build(folder, readFolderTokenizer(folder)),
-  }));
+  const files = openFolderWeights(folder);
+  return closingOnError(files, () => {
+    const model = configFromHuggingFace(config, generation, files.has('lm_head.weight'));
+    return {
+      config: model,
+      weights: readHeadsOnce(folder, files, model.layerKvHeads, storedKvHeads(config)),
+      tokenizer: () => build(folder, readFolderTokenizer(folder)),
+    };
+  });
 }
 
 function openGguf(path: string): Checkpoint {
   const file = new GgufFile(path);
   return closingOnError(file, () => {
     const config = configFromGguf(file);
-    const weights = new GgufWeights(file, config.heads, config.kvHeads);
+    const weights = new GgufWeights(file, config.heads, config.layerKvHeads);
     return { config, weights, tokenizer: () => build(path, readGgufTokenizer(file)) };
   });
 }

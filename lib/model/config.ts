@@ -1,5 +1,5 @@
 /** ModelConfig from a Hugging Face config.json. Fields that a file leaves out take LlamaConfig's defaults. */
-import { isObject, type JsonFields, unsupported } from './json-fields';
+import { isObject, JsonFields, unsupported } from './json-fields';
 import type { ModelConfig, RopeScaling } from './types';
 
 /** model_type to architecture: a Mistral without a window computes what a Llama does. */
@@ -7,6 +7,12 @@ const ARCHITECTURES: ReadonlyMap<string, string> = new Map([
   ['llama', 'llama'],
   ['mistral', 'llama'],
 ]);
+
+/** Our own field. */
+export const LAYER_KV_HEADS = 'gqa_kv_heads';
+
+/** Far beyond any model. */
+const MAX_LAYERS = 2 ** 16;
 
 /** HF's names of x * sigmoid(x). */
 const SILU = ['silu', 'swish'];
@@ -25,15 +31,18 @@ export function configFromHuggingFace(
   const architecture = readArchitecture(config);
   const hiddenSize = config.integer('hidden_size', 4096);
   const heads = config.integer('num_attention_heads', 32);
+  const layers = layerCount(config, 'num_hidden_layers', 32);
+  const layerKvHeads = readLayerKvHeads(config, layers, heads);
   const eosTokenIds = [...config.ids('eos_token_id'), ...generation.ids('eos_token_id')];
   return checkedConfig({
     architecture,
     vocabSize: config.integer('vocab_size', 32_000),
     hiddenSize,
     intermediateSize: config.integer('intermediate_size', 11_008),
-    layers: config.integer('num_hidden_layers', 32),
+    layers,
     heads,
-    kvHeads: config.integer('num_key_value_heads', heads),
+    kvHeads: Math.max(...layerKvHeads),
+    layerKvHeads,
     headDim: config.integer('head_dim', hiddenSize / heads),
     rmsNormEps: config.positive('rms_norm_eps', 1e-6),
     rope: readRope(config),
@@ -46,14 +55,46 @@ export function configFromHuggingFace(
   });
 }
 
+/** A number of layers, small enough for lists of what each of them has. */
+export function layerCount(fields: JsonFields, name: string, fallback?: number): number {
+  const layers = fields.integer(name, fallback);
+  if (layers > MAX_LAYERS) throw fields.wrong(name, `at most ${MAX_LAYERS} layers`, layers);
+  return layers;
+}
+
 /** What every source of a config must satisfy. */
 export function checkedConfig(config: ModelConfig): ModelConfig {
-  const { heads, kvHeads, headDim } = config;
-  if (heads % kvHeads !== 0) {
+  const { heads, layerKvHeads, headDim } = config;
+  for (const kvHeads of layerKvHeads) {
+    if (heads % kvHeads === 0) continue;
     throw unsupported('the number of KV heads', `a divisor of ${heads}`, String(kvHeads));
   }
   if (headDim % 2 !== 0) throw unsupported('the head dim', 'an even number', String(headDim));
   return config;
+}
+
+/** KV heads that the tensors of a folder have, in every layer. */
+export function storedKvHeads(config: JsonFields): number {
+  return config.integer('num_key_value_heads', config.integer('num_attention_heads', 32));
+}
+
+/** `gqa_kv_heads`: how many of a layer's stored KV heads are different ones, where layers differ (repeated-heads.ts). */
+function readLayerKvHeads(config: JsonFields, layers: number, heads: number): number[] {
+  const stored = storedKvHeads(config);
+  if (heads % stored !== 0) {
+    throw unsupported('the number of KV heads', `a divisor of ${heads}`, String(stored));
+  }
+  const counts = config.raw(LAYER_KV_HEADS);
+  if (counts === undefined) return new Array<number>(layers).fill(stored);
+  if (!Array.isArray(counts) || counts.length !== layers) {
+    throw config.wrong(LAYER_KV_HEADS, `a list of ${layers} numbers`, counts);
+  }
+  return counts.map((count: unknown, layer) => {
+    const name = `${LAYER_KV_HEADS}[${layer}]`;
+    const kvHeads = new JsonFields('config.json', { [name]: count }).integer(name);
+    if (stored % kvHeads === 0) return kvHeads;
+    throw config.wrong(name, `a divisor of ${stored}`, count);
+  });
 }
 
 function readArchitecture(config: JsonFields): string {

@@ -1,6 +1,6 @@
 /** ModelConfig from GGUF metadata and tensor shapes. */
 import type { GgufFile } from '../format/gguf';
-import { checkedConfig } from './config';
+import { checkedConfig, layerCount } from './config';
 import { JsonFields, unsupported } from './json-fields';
 import type { ModelConfig, RopeScaling } from './types';
 
@@ -15,6 +15,8 @@ export function configFromGguf(file: GgufFile): ModelConfig {
   const tokenizer = (key: string): number[] => metadata.ids(`tokenizer.ggml.${key}`);
   const { tensors } = file;
   const heads = perLayer(metadata, 'llama.attention.head_count');
+  const layers = layerCount(metadata, 'llama.block_count');
+  const layerKvHeads = readLayerKvHeads(metadata, layers, heads);
   const hiddenSize = metadata.integer('llama.embedding_length');
   const headDim = metadata.integer('llama.attention.key_length', hiddenSize / heads);
   checkHeads(metadata, headDim);
@@ -24,9 +26,10 @@ export function configFromGguf(file: GgufFile): ModelConfig {
     vocabSize: tensors.get('token_embd.weight')?.shape[0] ?? metadata.integer('llama.vocab_size'),
     hiddenSize,
     intermediateSize: perLayer(metadata, 'llama.feed_forward_length'),
-    layers: metadata.integer('llama.block_count'),
+    layers,
     heads,
-    kvHeads: perLayer(metadata, 'llama.attention.head_count_kv', heads),
+    kvHeads: Math.max(...layerKvHeads),
+    layerKvHeads,
     headDim,
     rmsNormEps: metadata.positive('llama.attention.layer_norm_rms_epsilon'),
     rope: {
@@ -57,6 +60,17 @@ function perLayer(metadata: JsonFields, key: string, fallback?: number): number 
     throw unsupported(key, 'the same in every layer', 'different by layer');
   }
   return new JsonFields(key, { [key]: value[0] as unknown }).integer(key);
+}
+
+/** One number, or one for each layer. */
+function readLayerKvHeads(metadata: JsonFields, layers: number, heads: number): number[] {
+  const key = 'llama.attention.head_count_kv';
+  const value = metadata.raw(key);
+  if (!Array.isArray(value)) {
+    return new Array<number>(layers).fill(metadata.integer(key, heads));
+  }
+  if (value.length !== layers) throw metadata.wrong(key, `a list of ${layers} numbers`, value);
+  return value.map((count: unknown) => new JsonFields(key, { [key]: count }).integer(key));
 }
 
 function checkHeads(metadata: JsonFields, headDim: number): void {

@@ -43,7 +43,10 @@ export interface ModelConfig {
   intermediateSize: number;
   layers: number;
   heads: number;
+  /** The largest number that a layer has. */
   kvHeads: number;
+  /** Each layer's. */
+  layerKvHeads: readonly number[];
   /** Read from the file; never derived where the file states it. */
   headDim: number;
   rmsNormEps: number;

@@ -81,7 +81,7 @@ export class GgufWeights implements WeightSource {
   constructor(
     private readonly file: GgufFile,
     private readonly heads: number,
-    private readonly kvHeads: number,
+    private readonly layerKvHeads: readonly number[],
   ) {}
 
   has(name: string): boolean {
@@ -109,7 +109,8 @@ export class GgufWeights implements WeightSource {
 
   private inOrder<T extends StoredTensor>(stored: string, tensor: T): T {
     if (stored.includes('.attn_q.')) return halfSplit(tensor, this.heads);
-    if (stored.includes('.attn_k.')) return halfSplit(tensor, this.kvHeads);
+    const layer = /^blk\.(\d+)\.attn_k\./.exec(stored)?.[1];
+    if (layer !== undefined) return halfSplit(tensor, this.layerKvHeads[Number(layer)]);
     return tensor;
   }
 

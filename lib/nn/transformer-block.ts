@@ -19,6 +19,7 @@ export interface BlockSizes {
   hiddenSize: number;
   intermediateSize: number;
   heads: number;
+  /** The most that a block has. */
   kvHeads: number;
   headDim: number;
 }
@@ -35,7 +36,8 @@ export class BlockScratch {
   readonly context: Float32Array;
   /** silu(gate) * up, [maxTokens, intermediateSize]. */
   readonly gated: Float32Array;
-  private views: AttentionViews | null = null;
+  /** By the number of KV heads. */
+  private readonly views = new Map<number, AttentionViews>();
 
   constructor(
     readonly sizes: BlockSizes,
@@ -52,14 +54,15 @@ export class BlockScratch {
     this.context = floats(heads * headDim);
   }
 
-  /** Tensors over the first `tokens` rows, kept until another number of tokens is asked for. */
-  attentionViews(tokens: number): AttentionViews {
-    if (this.views?.tokens === tokens) return this.views;
-    const { heads, kvHeads, headDim } = this.sizes;
+  /** Tensors over the first `tokens` rows of so many KV heads, kept until another number of tokens is asked for. */
+  attentionViews(tokens: number, kvHeads: number): AttentionViews {
+    const made = this.views.get(kvHeads);
+    if (made?.tokens === tokens) return made;
+    const { heads, headDim } = this.sizes;
     const view = (data: Float32Array, shape: number[]): Tensor<'f32'> =>
       Tensor.view(data.subarray(0, tokens * shape.at(-2)! * headDim), shape);
     const out = view(this.context, [1, tokens, heads, headDim]);
-    this.views = {
+    const views = {
       tokens,
       query: view(this.query, [1, tokens, heads, headDim]),
       key: view(this.key, [tokens, kvHeads, headDim]),
@@ -67,7 +70,8 @@ export class BlockScratch {
       out,
       options: { out, precision: this.precision },
     };
-    return this.views;
+    this.views.set(kvHeads, views);
+    return views;
   }
 }
 
@@ -91,12 +95,15 @@ interface BlockCalls {
 
 export class TransformerBlock {
   private readonly backend: Backend = getBackend();
+  private readonly kvHeads: number;
   private calls: BlockCalls | null = null;
 
   constructor(
     private readonly layers: BlockLayers,
     private readonly rope: Rope,
-  ) {}
+  ) {
+    this.kvHeads = layers.key.outFeatures / rope.headDim;
+  }
 
   /** Bytes of weights held. */
   get bytes(): number {
@@ -119,14 +126,14 @@ export class TransformerBlock {
     checkRoom('scratch', scratch.maxTokens, tokens);
     checkRoom('x', x.length, tokens * sizes.hiddenSize);
     const calls = this.prepare(scratch, x);
-    const views = scratch.attentionViews(tokens);
+    const views = scratch.attentionViews(tokens, this.kvHeads);
     const start = sequence.length;
 
     this.run(calls.project, x, tokens);
     // A cache that counts positions itself turns queries and keys itself.
     if (sequence.cache.positions === 'absolute') {
       this.rope.apply(scratch.query, tokens, sizes.heads, start);
-      this.rope.apply(scratch.key, tokens, sizes.kvHeads, start);
+      this.rope.apply(scratch.key, tokens, this.kvHeads, start);
     }
     sequence.append(layer, views.key, views.value);
     attention(views.query, sequence.layer(layer), views.options);

@@ -84,7 +84,7 @@ function lastReply(worker: Worker, onProgress: TaskControl['onProgress']): Promi
       try {
         onProgress?.(reply.event);
       } catch (error) {
-        reject(error as Error);
+        reject(error);
       }
     });
   });

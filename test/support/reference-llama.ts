@@ -9,6 +9,8 @@ export interface ReferenceConfig {
   layers: number;
   heads: number;
   kvHeads: number;
+  /** Where layers differ, each layer's number of KV heads. */
+  layerKvHeads?: readonly number[];
   headDim: number;
   eps: number;
   theta: number;
@@ -50,13 +52,14 @@ export function referenceLogits(
     };
     const normed = x.map((row) => norm(row, w('attn_norm'), c.eps));
     const q = project(normed, 'attn_q', c.heads * c.headDim);
-    const k = project(normed, 'attn_k', c.kvHeads * c.headDim);
-    const v = project(normed, 'attn_v', c.kvHeads * c.headDim);
+    const kvHeads = c.layerKvHeads?.[layer] ?? c.kvHeads;
+    const k = project(normed, 'attn_k', kvHeads * c.headDim);
+    const v = project(normed, 'attn_v', kvHeads * c.headDim);
     if (c.positions !== 'cache') {
       q.forEach((row, position) => rotate(c, row, position));
       k.forEach((row, position) => rotate(c, row, position));
     }
-    const mixed = q.map((row, i) => attend(c, row, i, k, v));
+    const mixed = q.map((row, i) => attend(c, kvHeads, row, i, k, v));
     add(x, project(mixed, 'attn_output', c.hidden));
     const inner = x.map((row) => norm(row, w('ffn_norm'), c.eps));
     const gate = project(inner, 'ffn_gate', c.intermediate);
@@ -109,6 +112,7 @@ function rotated(c: ReferenceConfig, row: Float64Array, position: number): Float
 /** Row i of a causal attention over the keys 0 to i that the window shows. */
 function attend(
   c: ReferenceConfig,
+  kvHeads: number,
   q: Float64Array,
   i: number,
   k: Float64Array[],
@@ -122,7 +126,7 @@ function attend(
   const query = numbered ? rotated(c, q, seen.length - 1) : q;
   const keys = seen.map((j, slot) => (numbered ? rotated(c, k[j], slot) : k[j]));
   for (let h = 0; h < c.heads; h++) {
-    const kv = floor(h / (c.heads / c.kvHeads)) * c.headDim;
+    const kv = floor(h / (c.heads / kvHeads)) * c.headDim;
     const scores = keys.map((key) => {
       let dot = 0;
       for (let d = 0; d < c.headDim; d++) dot += query[h * c.headDim + d] * key[kv + d];

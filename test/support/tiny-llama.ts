@@ -11,8 +11,9 @@ function matrixShapes(c: ReferenceConfig): Record<string, number[]> {
   for (let layer = 0; layer < c.layers; layer++) {
     const name = (part: string) => `blk.${layer}.${part}.weight`;
     shapes[name('attn_q')] = [c.heads * c.headDim, c.hidden];
-    shapes[name('attn_k')] = [c.kvHeads * c.headDim, c.hidden];
-    shapes[name('attn_v')] = [c.kvHeads * c.headDim, c.hidden];
+    const kvHeads = c.layerKvHeads?.[layer] ?? c.kvHeads;
+    shapes[name('attn_k')] = [kvHeads * c.headDim, c.hidden];
+    shapes[name('attn_v')] = [kvHeads * c.headDim, c.hidden];
     shapes[name('attn_output')] = [c.hidden, c.heads * c.headDim];
     shapes[name('ffn_gate')] = [c.intermediate, c.hidden];
     shapes[name('ffn_up')] = [c.intermediate, c.hidden];
@@ -60,7 +61,10 @@ export function ggufMetadata(c: ReferenceConfig): Map<string, GgufValue> {
     ['llama.embedding_length', c.hidden],
     ['llama.feed_forward_length', c.intermediate],
     ['llama.attention.head_count', c.heads],
-    ['llama.attention.head_count_kv', c.kvHeads],
+    [
+      'llama.attention.head_count_kv',
+      c.layerKvHeads === undefined ? c.kvHeads : [...c.layerKvHeads],
+    ],
     ['llama.attention.key_length', c.headDim],
     ['llama.attention.value_length', c.headDim],
     ['llama.rope.dimension_count', c.headDim],

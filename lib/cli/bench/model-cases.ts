@@ -56,9 +56,10 @@ async function runOnce(
 
 /** What a token of generation must read: all weights, and the cache of the tokens before it. */
 export function bytesPerToken({ model, dtype, context, tokens }: ModelRun): number {
-  const { layers, kvHeads, headDim } = model.config;
+  const { layerKvHeads, headDim } = model.config;
+  const kvHeads = layerKvHeads.reduce((sum, count) => sum + count);
   const cached = context + tokens / 2;
-  return model.bytes + 2 * layers * kvHeads * headDim * (VALUE_BITS[dtype] / 8) * cached;
+  return model.bytes + 2 * kvHeads * headDim * (VALUE_BITS[dtype] / 8) * cached;
 }
 
 /** @throws the signal's reason when it is aborted */

@@ -99,7 +99,7 @@ function rowOf(
   score: CacheScore,
   { dtype, recent }: CacheKind,
   first: CacheScore,
-  { layers, kvHeads, headDim }: Model['config'],
+  { layerKvHeads, headDim }: Model['config'],
 ): Row {
   const { perplexity, divergence, tokensPerSecond, bytesPerToken, meanNll } = score;
   return {
@@ -107,7 +107,7 @@ function rowOf(
     v: dtype.v,
     rotated: rotatedText(score.rotate),
     recent: recent ?? null,
-    bitsPerValue: (8 * bytesPerToken) / (2 * layers * kvHeads * headDim),
+    bitsPerValue: (8 * bytesPerToken) / (2 * layerKvHeads.reduce((a, b) => a + b) * headDim),
     bytesPerToken,
     perplexity,
     change: perplexity / first.perplexity - 1,

@@ -36,7 +36,7 @@ export function loadLlama(
   const table = load('model.embed_tokens.weight');
   const rope = new Rope({ headDim: config.headDim, ...config.rope });
   const blocks = Array.from({ length: config.layers }, (_, i) =>
-    loadBlock(config, weights, `model.layers.${i}.`, rope),
+    loadBlock(config, weights, i, rope),
   );
   const norm = weights.load('model.norm.weight', [hiddenSize]);
   const head = config.tiedEmbeddings ? table : load('lm_head.weight');
@@ -46,10 +46,12 @@ export function loadLlama(
 function loadBlock(
   config: ModelConfig,
   weights: WeightSource,
-  prefix: string,
+  layer: number,
   rope: Rope,
 ): TransformerBlock {
-  const { hiddenSize, intermediateSize, heads, kvHeads, headDim } = config;
+  const { hiddenSize, intermediateSize, heads, headDim } = config;
+  const kvHeads = config.layerKvHeads[layer];
+  const prefix = `model.layers.${layer}.`;
   const norm = (name: string): RmsNorm =>
     new RmsNorm(weights.load(`${prefix}${name}.weight`, [hiddenSize]), config.rmsNormEps);
   const linear = (name: string, out: number, input: number, bias: boolean): Linear =>
@@ -102,12 +104,13 @@ class Llama implements LanguageModel {
 
   /** A windowed cache is given room for a whole chunk beside its window, so that prompts need not be fed in morsels. */
   createCache(options: KvCacheSettings & { capacity: number }): KvCache {
-    const { layers, kvHeads, headDim } = this.config;
+    const { layerKvHeads, headDim } = this.config;
+    const layers = layerKvHeads.map((kvHeads) => ({ kvHeads }));
     const { window, sinkTokens = 0, positions } = options;
     const chunked = window === undefined ? 0 : sinkTokens + window + CHUNK_TOKENS - 1;
     const capacity = Math.max(options.capacity, chunked);
     const rope = positions === 'cache' ? this.rope : undefined;
-    return new KvCache({ ...options, layers, kvHeads, headDim, capacity, rope });
+    return new KvCache({ ...options, layers, headDim, capacity, rope });
   }
 
   /**

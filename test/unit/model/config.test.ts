@@ -55,6 +55,7 @@ describe('configFromHuggingFace', () => {
       layers: 2,
       heads: 4,
       kvHeads: 2,
+      layerKvHeads: [2, 2],
       headDim: 32,
       rmsNormEps: 1e-5,
       rope: { theta: 5e5, scaling: null },
@@ -93,6 +94,18 @@ describe('configFromHuggingFace', () => {
     expect(read(unsaid, {}, true).tiedEmbeddings).toBe(false);
     expect(read(SMALL, {}, true).tiedEmbeddings).toBe(true);
     expect(read({ ...SMALL, tie_word_embeddings: false }, {}, false).tiedEmbeddings).toBe(false);
+  });
+
+  it('reads KV heads that differ by layer', () => {
+    const plan = (counts: unknown, stored = 4) =>
+      read({ ...SMALL, num_key_value_heads: stored, gqa_kv_heads: counts });
+    expect(plan([4, 2])).toMatchObject({ kvHeads: 4, layerKvHeads: [4, 2] });
+    expect(plan([1, 2])).toMatchObject({ kvHeads: 2, layerKvHeads: [1, 2] });
+    expect(plan(null)).toMatchObject({ kvHeads: 4, layerKvHeads: [4, 4] });
+    for (const counts of [[4], [4, 2, 2], [4, 3], [4, 0], [4, -2], [4, '2'], [4, 1.5], 4, {}]) {
+      expect([counts, codeOf(() => plan(counts))]).toEqual([counts, 'INVALID_FILE']);
+    }
+    expect(codeOf(() => plan([1, 1], 3))).toBe('UNSUPPORTED_MODEL');
   });
 
   it('joins the end tokens of config.json and generation_config.json', () => {
@@ -169,6 +182,7 @@ describe('configFromHuggingFace', () => {
   it.each<[string, object]>([
     ['text for a size', { hidden_size: '64' }],
     ['a negative size', { vocab_size: -1 }],
+    ['a billion layers', { num_hidden_layers: 1e9 }],
     ['zero layers', { num_hidden_layers: 0 }],
     ['a size of 2^40', { intermediate_size: 2 ** 40 }],
     ['a fraction of a head', { hidden_size: 63 }],
@@ -193,6 +207,7 @@ describe('configFromHuggingFace', () => {
       'rope_parameters',
       'head_dim',
       'eos_token_id',
+      'gqa_kv_heads',
     ];
     fc.assert(
       fc.property(fc.constantFrom(...names), fc.jsonValue({ maxDepth: 2 }), (name, value) => {

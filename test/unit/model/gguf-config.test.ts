@@ -87,6 +87,7 @@ describe('configFromGguf', () => {
       layers: 2,
       heads: 4,
       kvHeads: 2,
+      layerKvHeads: [2, 2],
       headDim: 4,
       rmsNormEps: 2 ** -17,
       rope: { theta: 5e5, scaling: null },
@@ -119,6 +120,15 @@ describe('configFromGguf', () => {
       'llama.attention.head_count_kv': undefined,
     });
     expect(config).toMatchObject({ headDim: 8, heads: 4, kvHeads: 4, eosTokenIds: [2, 5] });
+  });
+
+  it('reads KV heads that differ by layer', () => {
+    const key = 'llama.attention.head_count_kv';
+    expect(read({ [key]: [1, 4] })).toMatchObject({ kvHeads: 4, layerKvHeads: [1, 4] });
+    for (const counts of [[2], [2, 2, 2], [2, 0]]) {
+      expect([counts, codeOf(() => read({ [key]: counts }))]).toEqual([counts, 'INVALID_FILE']);
+    }
+    expect(codeOf(() => read({ [key]: [2, 3] }))).toBe('UNSUPPORTED_MODEL');
   });
 
   it('reads RoPE scaling: linear, and a tensor of divisors', () => {
@@ -169,6 +179,7 @@ describe('configFromGguf', () => {
     ['values of another size', { 'llama.attention.value_length': 2 }, 'UNSUPPORTED_MODEL'],
     ['YaRN', { 'llama.rope.scaling.type': 'yarn' }, 'UNSUPPORTED_MODEL'],
     ['heads that differ by layer', { 'llama.attention.head_count': [4, 2] }, 'UNSUPPORTED_MODEL'],
+    ['a billion layers', { 'llama.block_count': 1e9 }, 'INVALID_FILE'],
     ['no layers', { 'llama.block_count': 0 }, 'INVALID_FILE'],
     ['text for a size', { 'llama.embedding_length': 'wide' }, 'INVALID_FILE'],
     ['no context length', { 'llama.context_length': undefined }, 'INVALID_FILE'],

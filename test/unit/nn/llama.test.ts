@@ -19,6 +19,7 @@ const CONFIG: ModelConfig = {
   layers: 2,
   heads: 6,
   kvHeads: 2,
+  layerKvHeads: [2, 2],
   headDim: 8,
   rmsNormEps: 1e-5,
   rope: { theta: 1000, scaling: null },
@@ -49,8 +50,9 @@ function randomWeights(c: ModelConfig, dtype: FloatName, seed = 1): Values {
     const layer = `model.layers.${i}`;
     add(`${layer}.input_layernorm.weight`, [c.hiddenSize], 1);
     linear(`${layer}.self_attn.q_proj`, c.heads * c.headDim, c.hiddenSize, c.attentionBias);
-    linear(`${layer}.self_attn.k_proj`, c.kvHeads * c.headDim, c.hiddenSize, c.attentionBias);
-    linear(`${layer}.self_attn.v_proj`, c.kvHeads * c.headDim, c.hiddenSize, c.attentionBias);
+    const keys = c.layerKvHeads[i] * c.headDim;
+    linear(`${layer}.self_attn.k_proj`, keys, c.hiddenSize, c.attentionBias);
+    linear(`${layer}.self_attn.v_proj`, keys, c.hiddenSize, c.attentionBias);
     linear(`${layer}.self_attn.o_proj`, c.hiddenSize, c.heads * c.headDim, c.attentionBias);
     add(`${layer}.post_attention_layernorm.weight`, [c.hiddenSize], 1);
     linear(`${layer}.mlp.gate_proj`, c.intermediateSize, c.hiddenSize, c.mlpBias);
@@ -104,7 +106,7 @@ function naiveOf(c: ModelConfig, weights: Values): NaiveLlama {
       });
       return {
         heads: c.heads,
-        kvHeads: c.kvHeads,
+        kvHeads: c.layerKvHeads[i],
         headDim: c.headDim,
         weights: four('weight'),
         biases: c.attentionBias ? four('bias') : undefined,
@@ -139,6 +141,13 @@ function load(
   return { model, naive: naiveOf(config, weights) };
 }
 
+/** CONFIG with changes; a number of KV heads is that of every layer. */
+function configOf(changes: Partial<ModelConfig>): ModelConfig {
+  const config = { ...CONFIG, ...changes };
+  const { layers, kvHeads } = config;
+  return { ...config, layerKvHeads: changes.layerKvHeads ?? new Array(layers).fill(kvHeads) };
+}
+
 const VARIANTS: [string, Partial<ModelConfig>, FloatName][] = [
   ['f32', {}, 'f32'],
   ['bf16', {}, 'bf16'],
@@ -154,10 +163,15 @@ const VARIANTS: [string, Partial<ModelConfig>, FloatName][] = [
     { kvHeads: 6, layers: 1, hiddenSize: 13, intermediateSize: 7 },
     'bf16',
   ],
+  [
+    'KV heads that differ by layer, biases',
+    { layers: 3, kvHeads: 6, layerKvHeads: [2, 6, 1], attentionBias: true },
+    'f32',
+  ],
 ];
 
 describe.each(VARIANTS)('%s', (_, changes, dtype) => {
-  const config = { ...CONFIG, ...changes };
+  const config = configOf(changes);
   const { model, naive } = load(config, dtype);
   const vocab = config.vocabSize;
   const ids = randomIds(23);
@@ -200,14 +214,9 @@ describe.each(VARIANTS)('%s', (_, changes, dtype) => {
 });
 
 describe('long prompts', () => {
-  const { model, naive } = load({
-    ...CONFIG,
-    layers: 1,
-    hiddenSize: 12,
-    intermediateSize: 8,
-    heads: 2,
-    kvHeads: 1,
-  });
+  const { model, naive } = load(
+    configOf({ layers: 1, hiddenSize: 12, intermediateSize: 8, heads: 2, kvHeads: 1 }),
+  );
   // More than two of the chunks that a prompt is cut into.
   const ids = randomIds(600);
 
