@@ -1,20 +1,11 @@
 /** One table of results in four forms: Markdown and HTML to read, CSV and JSON (full numbers) to compute with. */
+import { markdownTable, type Cell, type Column, type Row } from '../../toolkit/table';
 import { html } from './html';
+
+export type { Cell, Column, Row } from '../../toolkit/table';
 
 export const FORMATS = ['md', 'csv', 'json', 'html'] as const;
 export type Format = (typeof FORMATS)[number];
-export type Cell = string | number | null;
-export type Row = Readonly<Record<string, Cell>>;
-
-export interface Column {
-  key: string;
-  /** Heading in tables; a column without one is left to CSV and JSON. */
-  title?: string;
-  /** Decimals in tables. */
-  decimals?: number;
-  /** How tables show a number where plain decimals do not serve. */
-  style?: 'percent' | 'scientific';
-}
 
 /** Horizontal bars of one column, a chart for each combination of the `panel` columns. */
 export interface Plot {
@@ -43,45 +34,9 @@ export interface Report {
   plots?: Plot[];
 }
 
-/** A cell as people read it. */
-export function formatCell(value: Cell, { decimals, style }: Column): string {
-  if (value === null) return '';
-  if (typeof value === 'string') return value;
-  if (style === 'percent') return `${(value * 100).toFixed(decimals ?? 0)} %`;
-  if (style === 'scientific') return value.toExponential(decimals ?? 1);
-  return decimals === undefined ? String(value) : value.toFixed(decimals);
-}
-
-/** Those with a heading; one that is empty in every row says nothing, unless all of them are. */
-export function shownColumns({ columns, rows }: Pick<Report, 'columns' | 'rows'>): Column[] {
-  const filled = ({ key }: Column) => rows.some((row) => (row[key] ?? null) !== null);
-  return columns.filter(
-    (column) => column.title !== undefined && (rows.length === 0 || filled(column)),
-  );
-}
-
 function markdown({ machine, notes, columns, rows }: Report): string {
-  const shown = shownColumns({ columns, rows });
-  const numeric = shown.map(({ key }) => rows.some((row) => typeof row[key] === 'number'));
-  const table = [
-    shown.map((column) => column.title!),
-    ...rows.map((row) =>
-      shown.map((column) => formatCell(row[column.key] ?? null, column).replaceAll('|', '\\|')),
-    ),
-  ];
-  const widths = shown.map((_, c) => Math.max(3, ...table.map((cells) => cells[c].length)));
-  const line = (cells: string[]) => {
-    const padded = cells.map((cell, c) =>
-      numeric[c] ? cell.padStart(widths[c]) : cell.padEnd(widths[c]),
-    );
-    return `| ${padded.join(' | ')} |`;
-  };
-  const rule = widths.map((width, c) =>
-    numeric[c] ? `${'-'.repeat(width - 1)}:` : '-'.repeat(width),
-  );
   const about = Object.entries(machine).map(([key, value]) => `${key}: ${value}`);
-  const body = [line(table[0]), line(rule), ...table.slice(1).map(line)];
-  return [about.join(' · '), '', ...body, '', ...notes, ''].join('\n');
+  return [about.join(' · '), '', ...markdownTable({ columns, rows }), '', ...notes, ''].join('\n');
 }
 
 function csvCell(value: Cell): string {

@@ -1,5 +1,6 @@
 /** The three forms of a report. */
 import { writeReport, type Report } from '../../../lib/cli/bench/report';
+import { all, parsePage, requireSelfContained, textsOf } from '../../support/html-page';
 
 const report: Report = {
   bench: 'attention',
@@ -87,26 +88,28 @@ describe('HTML', () => {
   ];
   const page = writeReport({ ...report, plots }, 'html');
 
+  const document = parsePage(page);
+
   test('one page that fetches nothing', () => {
-    expect(page).toMatch(/^<!doctype html>\n/);
-    expect(page).not.toMatch(/https?:|src=|href=|<script|@import|url\(/);
-    expect(page).toContain('cpu: Some, CPU &quot;X&quot;');
+    requireSelfContained(page);
+    expect(textsOf(document, 'h1')).toEqual(['gqa bench: attention']);
+    expect(textsOf(document, 'p')[0]).toContain('cpu: Some, CPU "X"');
   });
 
   test('the table, as Markdown has it', () => {
-    expect(page).toContain('<tr><td>a|b</td><td class="number">2.0</td>');
-    expect(page.match(/<tr>/g)).toHaveLength(1 + report.rows.length);
+    const rows = all(all(document, 'table').at(-1)!, 'tr');
+    expect(rows).toHaveLength(1 + report.rows.length);
+    expect(textsOf(rows[2], 'td')).toEqual(['a|b', '2.0', '100 %', '', '0.0e+0']);
   });
 
   test('a chart for each panel, bars in proportion, the reference across', () => {
-    expect(page).toContain('<h2>Share &lt;of&gt; roofline</h2>');
-    expect(page).not.toContain('Nothing to draw');
-    const bars = [...page.matchAll(/<rect x="230"[^>]* width="([\d.]+)"/g)].map((m) =>
-      Number(m[1]),
-    );
-    expect(bars).toHaveLength(2);
-    expect(bars[0] / bars[1]).toBeCloseTo(0.876, 3);
-    expect(page.match(/stroke-dasharray/g)).toHaveLength(2);
-    expect(page).toContain('>88 %</text>');
+    expect(textsOf(document, 'h2')).toEqual(['Share <of> roofline', 'Table']);
+    expect(textsOf(document, 'figcaption')).toEqual(['decode', 'a|b']);
+    const bars = all(document, 'rect').filter((rect) => all(rect, 'title').length > 0);
+    const widths = bars.map((bar) => Number(bar.getAttribute('width')));
+    expect(widths[0] / widths[1]).toBeCloseTo(0.876, 3);
+    expect(bars.map((bar) => bar.getAttribute('class'))).toEqual(['s0', 's1']);
+    expect(page.match(/class="axis reference"/g)).toHaveLength(2);
+    expect(textsOf(document, 'text')).toContain('88 %');
   });
 });
