@@ -225,6 +225,8 @@ struct AttendTask {
 // What dot-product instructions multiply: pairs of bf16, or four bytes, unsigned by signed.
 enum class DotKind : int32_t { bf16 = 0, int8 = 1 };
 
+struct TrainingTable;  // ops_training.h
+
 struct OpTable {
   const char* isa;
   // Floats of scratch a task of `rows` rows needs.
@@ -266,6 +268,8 @@ struct OpTable {
   double (*probeFma)(int64_t iterations);
   // Operations done, two a multiply-add; 0 where the target has no such instruction.
   double (*probeDot)(DotKind kind, int64_t iterations);
+
+  const TrainingTable* training;
 };
 
 }  // namespace gqa

@@ -10,10 +10,12 @@
       "native/binding/environment.cc",
       "native/binding/information.cc",
       "native/binding/operations.cc",
-      "native/binding/storage.cc"
+      "native/binding/storage.cc",
+      "native/binding/training.cc"
     ],
     "core_sources": [
       "native/runtime/attend.cc",
+      "native/runtime/attend_backward.cc",
       "native/runtime/attend_plan.cc",
       "native/runtime/attend_step.cc",
       "native/runtime/blocks.cc",
@@ -29,7 +31,8 @@
       "native/runtime/probe.cc",
       "native/runtime/thread_limits.cc",
       "native/runtime/thread_pool.cc",
-      "native/runtime/tiles.cc"
+      "native/runtime/tiles.cc",
+      "native/runtime/training.cc"
     ],
     "common_cflags": ["-std=c++17", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
   }

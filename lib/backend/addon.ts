@@ -56,6 +56,18 @@ export type LinearArrays = [
   bias2?: Nullable<Float32Array>,
 ];
 
+export type AttendBackwardArrays = [
+  q: Float32Array,
+  k: Float32Array,
+  v: Float32Array,
+  out: Float32Array,
+  lse: Float32Array,
+  gradOut: Float32Array,
+  gradQ: Float32Array,
+  gradK: Float32Array,
+  gradV: Float32Array,
+];
+
 export interface AddonInfo {
   isa: string;
   /** Threads that share a call when nothing limits them. */
@@ -97,6 +109,32 @@ export interface Addon {
   convert(from: FloatData, to: FloatData): void;
   /** The answer is left in CountSlot.holds. */
   allBelow(data: FloatData): void;
+  attendBackward(...arrays: AttendBackwardArrays): void;
+  transpose(x: Float32Array, out: Float32Array): void;
+  rmsNormBackward(
+    x: Float32Array,
+    weight: Float32Array,
+    gradOut: Float32Array,
+    gradX: Float32Array,
+    gradWeight: Nullable<Float32Array>,
+  ): void;
+  swigluBackward(
+    gate: Float32Array,
+    up: Float32Array,
+    gradOut: Float32Array,
+    gradGate: Float32Array,
+    gradUp: Float32Array,
+  ): void;
+  crossEntropy(
+    logits: Float32Array,
+    teacher: Nullable<Float32Array>,
+    targets: Int32Array,
+    nll: Float32Array,
+    kl: Nullable<Float32Array>,
+  ): void;
+  adamW(weight: Float32Array, gradient: Float32Array, m: Float32Array, v: Float32Array): void;
+  /** The answer is left in SumSlot.sum. */
+  sumSquares(x: Float32Array): void;
   probeRead(buffer: Uint8Array): void;
   probeFma(iterations: number): number;
   /** kind as DotKind in ops.h. */

@@ -7,8 +7,10 @@
 import type { FloatData, FloatDType, WeightData, WeightDType } from '../core/dtype';
 import type { Precision } from '../core/precision';
 import type * as cache from './contract-cache';
+import type { TrainingBackend } from './contract-training';
 
 export * from './contract-cache';
+export * from './contract-training';
 
 export interface BackendInfo {
   kind: 'native' | 'js';
@@ -197,7 +199,7 @@ export type CancelFlag = Int32Array;
 /** What dot-product instructions multiply: pairs of bf16, or four bytes, unsigned by signed. */
 export type DotKind = 'bf16' | 'int8';
 
-export interface Backend {
+export interface Backend extends TrainingBackend {
   readonly info: BackendInfo;
   createArena(layout: cache.ArenaLayout): cache.Arena;
   store(args: cache.StoreArgs): void;

@@ -7,8 +7,8 @@ import type { FloatData, FloatDType } from '../core/dtype';
 import type { Addon, AddonInfo, Handle } from './addon';
 import type * as contract from './contract';
 import { NativeAttention } from './native-attention';
-import { checkStatus } from './native-status';
 import { NativeArena, NativeWeights } from './native-storage';
+import { NativeTraining } from './native-training';
 import {
   ArenaSlot,
   BlockSlot,
@@ -34,17 +34,16 @@ function handleOf(part: contract.LinearPart): Handle {
   return (part.weights as NativeWeights).handle;
 }
 
-export class NativeBackend implements contract.Backend {
-  private readonly parameters: Float64Array;
+export class NativeBackend extends NativeTraining implements contract.Backend {
   private readonly attention: NativeAttention;
 
   /** `origin` is the file the addon came from, for people. */
   constructor(
-    private readonly addon: Addon,
+    addon: Addon,
     private readonly addonInfo: AddonInfo,
     private readonly origin: string,
   ) {
-    this.parameters = addon.parameters;
+    super(addon);
     this.attention = new NativeAttention(addon);
   }
 
@@ -272,9 +271,5 @@ export class NativeBackend implements contract.Backend {
   probeWake(): number | null {
     const nanoseconds = this.addon.probeWake();
     return nanoseconds < 0 ? null : nanoseconds / 1e9;
-  }
-
-  private check(operation: string): void {
-    checkStatus(this.parameters, operation);
   }
 }

@@ -3,7 +3,7 @@
  * property or an argument. native/binding/parameters.h has the same lists (test/unit/backend compares them); raise
  * VERSION in both when a list changes, so that an addon built from other lists is refused.
  */
-export const PARAMETER_VERSION = 7;
+export const PARAMETER_VERSION = 8;
 
 /** What a call leaves behind: a Status and, where an argument was refused, its position. */
 export const enum Result {
@@ -153,4 +153,33 @@ export const enum CountSlot {
   toDtype,
   limit,
   holds,
+}
+
+export const enum TransposeSlot {
+  rows = 2,
+  columns,
+}
+
+export const enum CrossEntropySlot {
+  rows = 2,
+  vocab,
+  teacherShare,
+  weight,
+}
+
+export const enum AdamWSlot {
+  count = 2,
+  gradientScale,
+  rate,
+  beta1,
+  beta2,
+  eps,
+  decay,
+  correction1,
+  correction2,
+}
+
+export const enum SumSlot {
+  count = 2,
+  sum,
 }

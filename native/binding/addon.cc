@@ -5,6 +5,7 @@
 #include "information.h"
 #include "operations.h"
 #include "storage.h"
+#include "training.h"
 
 namespace gqa {
 
@@ -38,6 +39,13 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exporter.hot("add", addCall);
   exporter.hot("convert", convertCall);
   exporter.hot("allBelow", allBelowCall);
+  exporter.hot("attendBackward", attendBackwardCall);
+  exporter.hot("transpose", transposeCall);
+  exporter.hot("rmsNormBackward", rmsNormBackwardCall);
+  exporter.hot("swigluBackward", swigluBackwardCall);
+  exporter.hot("crossEntropy", crossEntropyCall);
+  exporter.hot("adamW", adamWCall);
+  exporter.hot("sumSquares", sumSquaresCall);
   return exports;
 }
 

@@ -4,7 +4,7 @@
 
 namespace gqa {
 
-constexpr int kParameterVersion = 7;
+constexpr int kParameterVersion = 8;
 constexpr int kParameterCount = 32;
 
 namespace result {
@@ -133,6 +133,22 @@ enum : int { tokens = 2, heads, headDim, rotaryDim, interleaved };
 
 namespace count_slot {
 enum : int { count = 2, fromDtype, toDtype, limit, holds };
+}
+
+namespace transpose_slot {
+enum : int { rows = 2, columns };
+}
+
+namespace cross_entropy_slot {
+enum : int { rows = 2, vocab, teacherShare, weight };
+}
+
+namespace adam_w_slot {
+enum : int { count = 2, gradientScale, rate, beta1, beta2, eps, decay, correction1, correction2 };
+}
+
+namespace sum_slot {
+enum : int { count = 2, sum };
 }
 
 }  // namespace gqa

@@ -112,10 +112,11 @@ GQA_INLINE int64_t clampLane(int64_t column, int64_t first) {
   return column < first ? 0 : column - first > kLanes ? kLanes : column - first;
 }
 
-// Hides what causality, the window and the run's own end [firstKey', lastKey') hide, row by row.
-GQA_INLINE void applyBounds(const ScoreTile& t, int64_t firstKey, int64_t lastKey) {
+// Hides what causality, the window and the run's own end [firstKey', lastKey') hide, row by row; `nothing` is what a
+// hidden score becomes, or what else the tile holds.
+GQA_INLINE void applyBounds(const ScoreTile& t, int64_t firstKey, int64_t lastKey, float nothing = -kInfinity) {
   const AttendProblem& p = *t.problem;
-  const Vec hidden = splat(-kInfinity);
+  const Vec hidden = splat(nothing);
   for (int64_t r = 0; r < t.rows; ++r) {
     const int64_t position = t.position(r);
     const int64_t end = (p.causal && position + 1 < lastKey ? position + 1 : lastKey) - t.firstKey;

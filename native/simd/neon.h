@@ -44,6 +44,7 @@ GQA_INLINE Vec add(Vec a, Vec b) { GQA_EACH(vaddq_f32(a.q[i], b.q[i])); }
 GQA_INLINE Vec sub(Vec a, Vec b) { GQA_EACH(vsubq_f32(a.q[i], b.q[i])); }
 GQA_INLINE Vec mul(Vec a, Vec b) { GQA_EACH(vmulq_f32(a.q[i], b.q[i])); }
 GQA_INLINE Vec div(Vec a, Vec b) { GQA_EACH(vdivq_f32(a.q[i], b.q[i])); }
+GQA_INLINE Vec sqrt(Vec a) { GQA_EACH(vsqrtq_f32(a.q[i])); }
 GQA_INLINE Vec fma(Vec a, Vec b, Vec c) { GQA_EACH(vfmaq_f32(c.q[i], a.q[i], b.q[i])); }
 GQA_INLINE Vec max(Vec a, Vec b) { GQA_EACH(vbslq_f32(vcgtq_f32(a.q[i], b.q[i]), a.q[i], b.q[i])); }
 GQA_INLINE Vec min(Vec a, Vec b) { GQA_EACH(vbslq_f32(vcltq_f32(a.q[i], b.q[i]), a.q[i], b.q[i])); }

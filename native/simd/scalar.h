@@ -1,6 +1,7 @@
 // The vector type without any instruction set: 16 f32 lanes in an array. It is also the definition of every operation;
 // avx2.h, avx512.h and neon.h mean the same, up to the rounding of fma (one rounding where the hardware fuses).
 #pragma once
+#include <cmath>
 #include <cstring>
 
 #include "../ops.h"
@@ -34,6 +35,7 @@ GQA_INLINE Vec add(Vec a, Vec b) { GQA_LANES(a.v[i] + b.v[i]); }
 GQA_INLINE Vec sub(Vec a, Vec b) { GQA_LANES(a.v[i] - b.v[i]); }
 GQA_INLINE Vec mul(Vec a, Vec b) { GQA_LANES(a.v[i] * b.v[i]); }
 GQA_INLINE Vec div(Vec a, Vec b) { GQA_LANES(a.v[i] / b.v[i]); }
+GQA_INLINE Vec sqrt(Vec a) { GQA_LANES(std::sqrt(a.v[i])); }
 GQA_INLINE Vec fma(Vec a, Vec b, Vec c) { GQA_LANES(a.v[i] * b.v[i] + c.v[i]); }  // a b + c
 // The second operand where either is NaN: max(bound, x) keeps a NaN of x, max(x, bound) drops it.
 GQA_INLINE Vec max(Vec a, Vec b) { GQA_LANES(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }

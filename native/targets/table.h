@@ -4,6 +4,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "../ops_training.h"
 #include "../simd/tiles.h"
 
 // Tiles are what GQA_TILES says, the type that a target includes before this file; other targets have the model, which
@@ -47,13 +48,21 @@ using Tiles = ModelTiles;
 #include "../kernels/linear.h"
 #include "../kernels/elementwise.h"
 #include "../kernels/probe.h"
+#include "../kernels/strided_product.h"
+#include "../kernels/attend_backward.h"
+#include "../kernels/backward.h"
+#include "../kernels/loss.h"
+#include "../kernels/optimiser.h"
 
 // clang-format off
 #define GQA_OP_TABLE(name)                                                                         \
+  const TrainingTable name##Training = {                                                           \
+      attendBackwardFloats, attendBackwardTask, transposePart, rmsNormBackwardRows,                \
+      swigluBackwardRow, crossEntropyRows, adamWRange, sumSquaresOf};                              \
   const OpTable name##Table = {                                                                    \
       #name, attendScratchFloats, attendTask, initStates, mergeStates, finishRows,                 \
       storeTokens, copyBlock, moveTokens, readBlock, writeBlock,                                   \
       packWeightVectors, unpackWeightRow, activationForm, prepareActivations,                      \
       linearVectors, rmsNormRows, ropeTokens, swigluRow, addRow, convertRow, allBelowRow,          \
-      probeReadBytes, probeMultiplyAdds, probeDotProducts};
+      probeReadBytes, probeMultiplyAdds, probeDotProducts, &name##Training};
 // clang-format on
