@@ -2,7 +2,6 @@
 #pragma once
 #include "ops.h"
 
-
 namespace gqa {
 
 // The gradients of attention over plain tensors.

@@ -112,8 +112,8 @@ function position(a: OracleAttention, i: number): number {
   return i + a.keyTokens - a.queryTokens;
 }
 
-/** A bias of -Infinity hides a key as the mask does. */
-function visible(a: OracleAttention, b: number, h: number, i: number, j: number): boolean {
+/** Whether row i of head h sees key j. A bias of -Infinity hides a key as the mask does. */
+export function visible(a: OracleAttention, b: number, h: number, i: number, j: number): boolean {
   const p = position(a, i);
   if (a.causal && j > p) return false;
   const inWindow = a.window === undefined || j > p - a.window;
@@ -124,7 +124,13 @@ function visible(a: OracleAttention, b: number, h: number, i: number, j: number)
 }
 
 /** scale * q.k */
-function scaledProduct(a: OracleAttention, b: number, h: number, i: number, j: number): number {
+export function scaledProduct(
+  a: OracleAttention,
+  b: number,
+  h: number,
+  i: number,
+  j: number,
+): number {
   const kvHead = floor(h / (a.heads / a.kvHeads));
   const q = ((b * a.queryTokens + i) * a.heads + h) * a.headDim;
   const k = ((b * a.keyTokens + j) * a.kvHeads + kvHead) * a.headDim;

@@ -93,3 +93,10 @@ export const MODEL_MARGIN = 0.05;
 /** Of `precision: 'fast'`: the margin between logits above which tokens agree, and the relative error of perplexity. */
 export const FAST_MARGIN = 0.5;
 export const FAST_PERPLEXITY = 0.01;
+/** What a gradient may differ from central differences by: max |g - g*| / max |g*|. */
+export const GRADIENT_DIFFERENCES = 1e-3;
+/**
+ * The same from float64, where scores are up to about 20: a weight made anew from an LSE that was rounded to f32 carries the
+ * error of both, and gradients sum over hundreds of rows.
+ */
+export const GRADIENT = 1e-5;

@@ -1,5 +1,5 @@
-// The gradients of attention of a group: tiles of rows (query, head of the group) against blocks of 64 keys, each pair of
-// which meets once. What the forward pass did not keep is made anew from its LSE:
+// The gradients of attention of a group: tiles of rows (query, head of the group) against blocks of 64 keys, each pair
+// of which meets once. What the forward pass did not keep is made anew from its LSE:
 //   S = Q K^T,  P = exp(scale S - LSE),  dP = dO V^T,  dS = P (dP - delta),  delta = rowsum(dO O),
 //   dV += P^T dO,  dK += scale dS^T Q,  dQ += scale dS K.
 // With softcap P is of softcap * tanh(scale S / softcap) and dS takes its derivative, 1 - tanh^2. All sums are f32.
@@ -92,9 +92,7 @@ struct BackwardContext {
     const int64_t token = task.batch * p.queryTokens + task.firstToken + r / group;
     return token * p.heads + task.kvHead * group + r % group;
   }
-  GQA_INLINE int64_t keyIndex(int64_t key) const {
-    return (task.batch * p.keyTokens + key) * p.kvHeads + task.kvHead;
-  }
+  GQA_INLINE int64_t keyIndex(int64_t key) const { return (task.batch * p.keyTokens + key) * p.kvHeads + task.kvHead; }
   // The lowest and the highest position of rows [row, row + count).
   GQA_INLINE RowSpan positions(int64_t row, int64_t count) const {
     const int64_t begin = p.keyTokens - p.queryTokens + task.firstToken;
@@ -203,20 +201,20 @@ GQA_INLINE void backwardTile(const BackwardContext& c, int64_t row, int64_t rows
   else
     gradTile<false>(c, row, rows, from, to);
   if (someHidden) {
-    ScoreTile t = {&c.p, c.weights, rows, c.task.batch, c.task.kvHead, c.group, c.task.firstToken * c.group + row,
-                   first, from, to};
+    ScoreTile t = {&c.p,  c.weights, rows, c.task.batch, c.task.kvHead, c.group, c.task.firstToken * c.group + row,
+                   first, from,      to};
     applyBounds(t, keys.first, keys.last, 0);
     t.scores = c.gradScores;
     applyBounds(t, keys.first, keys.last, 0);
   }
-  stridedProduct({c.weights + lo, 1, stride, gradOut, c.valueDims, c.gradValues + lo * c.valueDims, c.valueDims, rows,
-                  true},
-                 hi - lo, c.valueDims / kLanes);
+  stridedProduct(
+      {c.weights + lo, 1, stride, gradOut, c.valueDims, c.gradValues + lo * c.valueDims, c.valueDims, rows, true},
+      hi - lo, c.valueDims / kLanes);
   stridedProduct({c.gradScores + lo, 1, stride, q, c.dims, c.gradKeys + lo * c.dims, c.dims, rows, true}, hi - lo,
                  c.dims / kLanes);
-  stridedProduct({c.gradScores + lo, stride, 1, c.keys + lo * c.dims, c.dims, c.gradQ + row * c.dims, c.dims, hi - lo,
-                  true},
-                 rows, c.dims / kLanes);
+  stridedProduct(
+      {c.gradScores + lo, stride, 1, c.keys + lo * c.dims, c.dims, c.gradQ + row * c.dims, c.dims, hi - lo, true}, rows,
+      c.dims / kLanes);
 }
 
 // All rows of the task against keys [first, last) of one block.

@@ -57,8 +57,7 @@ GQA_INLINE LossSums sumRow(float* logits, float highest, const float* teacher, f
 GQA_INLINE void skipRow(const CrossEntropyProblem& p, int64_t row) {
   p.nll[row] = 0;
   if (p.kl) p.kl[row] = 0;
-  for (int64_t i = 0; i < p.vocab; i += kLanes)
-    storeFirst(p.logits + row * p.vocab + i, lanesLeft(i, p.vocab), zero());
+  for (int64_t i = 0; i < p.vocab; i += kLanes) storeFirst(p.logits + row * p.vocab + i, lanesLeft(i, p.vocab), zero());
 }
 
 // gradient = weight (p - teacherShare t - (1 - teacherShare) onehot(target))
@@ -70,8 +69,7 @@ GQA_INLINE void lossRow(const CrossEntropyProblem& p, int64_t row) {
   const double below = double(highest) - double(logits[target]);
   const LossSums sums = sumRow(logits, highest, teacher, teacherHighest, p.vocab);
   p.nll[row] = float(std::log(sums.student) + below);
-  if (teacher)
-    p.kl[row] = float(sums.divergence / sums.teacher + std::log(sums.student) - std::log(sums.teacher));
+  if (teacher) p.kl[row] = float(sums.divergence / sums.teacher + std::log(sums.student) - std::log(sums.teacher));
 
   const bool taught = teacher && p.teacherShare != 0;
   const Vec scale = splat(float(double(p.weight) / sums.student));

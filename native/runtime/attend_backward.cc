@@ -45,8 +45,8 @@ void cutTokens(BackwardJob& job) {
   job.keyFloats = job.heads * p.keyTokens * p.headDim;
   job.valueFloats = job.heads * p.keyTokens * p.valueDim;
   const int64_t affordable = 1 + kMostPartials / std::max<int64_t>(1, job.keyFloats + job.valueFloats);
-  const int64_t most = std::min({tasksOf(kWantedTasks, std::max<int64_t>(1, job.heads)), affordable,
-                                 p.queryTokens * group / kLeastRunRows});
+  const int64_t most = std::min(
+      {tasksOf(kWantedTasks, std::max<int64_t>(1, job.heads)), affordable, p.queryTokens * group / kLeastRunRows});
   job.runTokens = std::max<int64_t>(1, tasksOf(p.queryTokens, std::max<int64_t>(1, most)));
   job.runs = std::max<int64_t>(1, tasksOf(p.queryTokens, job.runTokens));
   job.chunkTokens = std::max<int64_t>(1, kChunkRows / std::max<int64_t>(1, group));
@@ -65,8 +65,8 @@ void oneRun(void* context, int64_t item) {
     job.outOfMemory.store(true, std::memory_order_relaxed);
     return;
   }
-  AttendBackwardTask task = {&job.problem,   head / p.kvHeads, head % p.kvHeads, begin,  0,
-                             job.gradK(run), job.gradV(run),   false,            scratch};
+  AttendBackwardTask task = {&job.problem, head / p.kvHeads, head % p.kvHeads, begin, 0, job.gradK(run), job.gradV(run),
+                             false,        scratch};
   do {  // once at least: where there are no queries gradients are zero
     task.tokens = std::min(job.chunkTokens, end - task.firstToken);
     job.ops->training->attendBackward(task);

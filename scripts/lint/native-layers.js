@@ -4,7 +4,7 @@
 const { readFileSync, readdirSync } = require('node:fs');
 const { join, posix } = require('node:path');
 
-const CONTRACT = ['ops.h', 'layout.h'];
+const CONTRACT = ['ops.h', 'ops_training.h', 'layout.h'];
 /** Folder -> folders or files of native/ that it may include, besides its own. */
 const MAY_INCLUDE = {
   binding: ['runtime', ...CONTRACT],
@@ -13,6 +13,7 @@ const MAY_INCLUDE = {
   kernels: ['simd', ...CONTRACT],
   simd: CONTRACT,
   'ops.h': ['layout.h'],
+  'ops_training.h': ['ops.h'],
   'layout.h': [],
 };
 /** Files that flags for an instruction set reach: what they instantiate could run on a CPU that lacks it. */
