@@ -14,7 +14,7 @@ import { checkRoom } from '../../nn/inputs';
 import { Linear } from '../../nn/linear';
 import { RmsNorm } from '../../nn/rms-norm';
 import { Rope } from '../../nn/rope';
-import { BlockScratch, TransformerBlock } from '../../nn/transformer-block';
+import { BlockScratch, TransformerBlock, type BlockLayers } from '../../nn/transformer-block';
 import type { KvCacheSettings } from '../cache-settings';
 import type { LanguageModel, ModelConfig, WeightSource } from '../types';
 
@@ -35,20 +35,21 @@ export function loadLlama(
     new Linear(weights.loadMatrix(name, [vocabSize, hiddenSize]));
   const table = load('model.embed_tokens.weight');
   const rope = new Rope({ headDim: config.headDim, ...config.rope });
-  const blocks = Array.from({ length: config.layers }, (_, i) =>
-    loadBlock(config, weights, i, rope),
+  const blocks = Array.from(
+    { length: config.layers },
+    (_, i) => new TransformerBlock(loadBlockLayers(config, weights, i), rope),
   );
   const norm = weights.load('model.norm.weight', [hiddenSize]);
   const head = config.tiedEmbeddings ? table : load('lm_head.weight');
   return new Llama(config, table, blocks, rope, new RmsNorm(norm, rmsNormEps), head, precision);
 }
 
-function loadBlock(
+/** Norms and projections of one layer, as TransformerBlock takes them. @throws GqaError INVALID_FILE, OUT_OF_MEMORY */
+export function loadBlockLayers(
   config: ModelConfig,
   weights: WeightSource,
   layer: number,
-  rope: Rope,
-): TransformerBlock {
+): BlockLayers {
   const { hiddenSize, intermediateSize, heads, headDim } = config;
   const kvHeads = config.layerKvHeads[layer];
   const prefix = `model.layers.${layer}.`;
@@ -60,7 +61,7 @@ function loadBlock(
       bias ? weights.load(`${prefix}${name}.bias`, [out]) : null,
     );
   const { attentionBias, mlpBias } = config;
-  const layers = {
+  return {
     attentionNorm: norm('input_layernorm'),
     query: linear('self_attn.q_proj', heads * headDim, hiddenSize, attentionBias),
     key: linear('self_attn.k_proj', kvHeads * headDim, hiddenSize, attentionBias),
@@ -71,7 +72,6 @@ function loadBlock(
     up: linear('mlp.up_proj', intermediateSize, hiddenSize, mlpBias),
     down: linear('mlp.down_proj', hiddenSize, intermediateSize, mlpBias),
   };
-  return new TransformerBlock(layers, rope);
 }
 
 class Llama implements LanguageModel {
