@@ -64,3 +64,12 @@ export const GGML_TYPES: ReadonlyMap<number, GgmlType> = new Map([
   [35, quantised('TQ2_0', 256, 66)],
   [39, quantised('MXFP4', 32, 17)],
 ]);
+
+const CODES: ReadonlyMap<string, number> = new Map(
+  Array.from(GGML_TYPES, ([code, { name }]) => [name, code]),
+);
+
+/** The number in the file of a type in the table, by its name. */
+export function ggmlTypeCode(name: string): number {
+  return CODES.get(name)!;
+}

@@ -4,10 +4,8 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { allocate, type BinaryFile, invalidFile } from './file';
-
-export type GgufScalar = number | bigint | boolean | string;
-/** 64-bit integers are numbers where exact, else bigints. */
-export type GgufValue = GgufScalar | GgufScalar[];
+import { kindOf, SCALAR_BYTES } from './gguf-value';
+import type { GgufEntry, GgufScalar, GgufScalarKind } from './gguf-value';
 
 /** The longest real strings are chat templates of some ten kilobytes. */
 const MAX_STRING_BYTES = 2 ** 24;
@@ -16,23 +14,6 @@ const MAX_ARRAY_LENGTH = 2 ** 22;
 /** The largest real headers, with vocabulary and merges, have some twenty megabytes. */
 const MAX_HEADER_BYTES = 2 ** 28;
 const WINDOW_BYTES = 2 ** 20;
-
-const STRING = 8;
-const ARRAY = 9;
-/** u8, i8, u16, i16, u32, i32, f32, bool, then u64, i64, f64. */
-const SCALAR_BYTES: ReadonlyMap<number, number> = new Map([
-  [0, 1],
-  [1, 1],
-  [2, 2],
-  [3, 2],
-  [4, 4],
-  [5, 4],
-  [6, 4],
-  [7, 1],
-  [10, 8],
-  [11, 8],
-  [12, 8],
-]);
 
 export class GgufReader {
   /** Of the next byte, from the start of the file. */
@@ -76,53 +57,53 @@ export class GgufReader {
   }
 
   /** A metadata value of the given type number. */
-  value(type: number): GgufValue {
-    return type === ARRAY ? this.array() : this.scalar(type);
+  entry(type: number): GgufEntry {
+    const kind = kindOf(type);
+    if (kind === undefined) throw this.unknownKind(type);
+    return kind === 'array' ? this.array() : { kind, value: this.scalar(kind) };
   }
 
-  private array(): GgufScalar[] {
+  private array(): GgufEntry {
     const type = this.u32();
-    if (type === ARRAY) throw invalidFile(this.file.path, 'no arrays of arrays', 'one');
+    const kind = kindOf(type);
+    if (kind === undefined) throw this.unknownKind(type);
+    if (kind === 'array') throw invalidFile(this.file.path, 'no arrays of arrays', 'one');
     const length = this.count('array elements', MAX_ARRAY_LENGTH);
-    const least = length * (type === STRING ? 8 : 1);
+    const least = length * (kind === 'string' ? 8 : 1);
     if (least > this.limit - this.position) throw this.ended();
-    const values: GgufScalar[] = [];
-    for (let i = 0; i < length; i++) values.push(this.scalar(type));
-    return values;
+    const value: GgufScalar[] = [];
+    for (let i = 0; i < length; i++) value.push(this.scalar(kind));
+    return { kind: `${kind}[]`, value };
   }
 
-  private scalar(type: number): GgufScalar {
-    if (type === STRING) return this.string();
-    const bytes = SCALAR_BYTES.get(type);
-    if (bytes === undefined) {
-      throw invalidFile(this.file.path, 'a known metadata type', String(type));
-    }
-    const at = this.take(bytes);
-    return this.decode(type, at);
+  private unknownKind(type: number): Error {
+    return invalidFile(this.file.path, 'a known metadata type', String(type));
   }
 
-  private decode(type: number, at: number): GgufScalar {
+  private scalar(kind: GgufScalarKind): GgufScalar {
+    if (kind === 'string') return this.string();
+    const at = this.take(SCALAR_BYTES[kind]);
     const { window } = this;
-    switch (type) {
-      case 0:
+    switch (kind) {
+      case 'u8':
         return window.readUInt8(at);
-      case 1:
+      case 'i8':
         return window.readInt8(at);
-      case 2:
+      case 'u16':
         return window.readUInt16LE(at);
-      case 3:
+      case 'i16':
         return window.readInt16LE(at);
-      case 4:
+      case 'u32':
         return window.readUInt32LE(at);
-      case 5:
+      case 'i32':
         return window.readInt32LE(at);
-      case 6:
+      case 'f32':
         return window.readFloatLE(at);
-      case 7:
+      case 'bool':
         return this.bool(window.readUInt8(at));
-      case 10:
+      case 'u64':
         return exact(window.readBigUInt64LE(at));
-      case 11:
+      case 'i64':
         return exact(window.readBigInt64LE(at));
       default:
         return window.readDoubleLE(at);

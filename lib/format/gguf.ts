@@ -16,9 +16,10 @@ import {
   type StoredTensor,
 } from './file';
 import { GGML_TYPES, type GgmlType } from './ggml-types';
-import { GgufReader, type GgufValue } from './gguf-reader';
+import { GgufReader } from './gguf-reader';
+import type { GgufEntry, GgufValue } from './gguf-value';
 
-export type { GgufValue } from './gguf-reader';
+export type { GgufValue } from './gguf-value';
 
 const MAGIC = 0x46554747; // "GGUF"
 const DEFAULT_ALIGNMENT = 32;
@@ -39,6 +40,8 @@ export interface GgufTensorInfo {
 
 export class GgufFile {
   readonly metadata: ReadonlyMap<string, GgufValue>;
+  /** The same with the kinds of the values. */
+  readonly entries: ReadonlyMap<string, GgufEntry>;
   readonly tensors: ReadonlyMap<string, GgufTensorInfo>;
   private readonly file: BinaryFile;
 
@@ -48,7 +51,8 @@ export class GgufFile {
     try {
       const reader = new GgufReader(this.file);
       const tensorCount = readPreamble(reader, path);
-      this.metadata = readMetadata(reader, path);
+      this.entries = readEntries(reader, path);
+      this.metadata = new Map(Array.from(this.entries, ([key, { value }]) => [key, value]));
       this.tensors = readTensorInfos(reader, path, tensorCount, alignmentOf(path, this.metadata));
       checkSpans(
         path,
@@ -96,6 +100,11 @@ export class GgufFile {
     return { shape, dtype: type.blocks, data };
   }
 
+  /** Bytes `from` on of the tensor as it is stored. */
+  readBytes(name: string, target: Uint8Array, from: number): void {
+    this.file.readInto(target, this.info(name).offset + from);
+  }
+
   private info(name: string): GgufTensorInfo {
     const info = this.tensors.get(name);
     if (info === undefined) throw invalidFile(this.path, `a tensor ${name}`, 'none');
@@ -126,15 +135,15 @@ function readPreamble(reader: GgufReader, path: string): number {
   return reader.count('tensors', MAX_TENSORS);
 }
 
-function readMetadata(reader: GgufReader, path: string): Map<string, GgufValue> {
+function readEntries(reader: GgufReader, path: string): Map<string, GgufEntry> {
   const keys = reader.count('keys', MAX_KEYS);
-  const metadata = new Map<string, GgufValue>();
+  const entries = new Map<string, GgufEntry>();
   for (let i = 0; i < keys; i++) {
     const key = reader.string();
-    if (metadata.has(key)) throw invalidFile(path, 'unique keys', `'${key.slice(0, 80)}' twice`);
-    metadata.set(key, reader.value(reader.u32()));
+    if (entries.has(key)) throw invalidFile(path, 'unique keys', `'${key.slice(0, 80)}' twice`);
+    entries.set(key, reader.entry(reader.u32()));
   }
-  return metadata;
+  return entries;
 }
 
 function alignmentOf(path: string, metadata: ReadonlyMap<string, GgufValue>): number {

@@ -2,6 +2,7 @@
 import {
   closeSync,
   fsyncSync,
+  ftruncateSync,
   lstatSync,
   openSync,
   readdirSync,
@@ -42,6 +43,11 @@ export class OutputFile {
         done += writeSync(this.fd, bytes, done, length, offset + done);
       }
     });
+  }
+
+  /** What lies between the bytes written is zeros. @throws GqaError WRITE_FAILED */
+  resize(bytes: number): void {
+    writing(this.path, () => ftruncateSync(this.fd, bytes));
   }
 
   /** Safe to call twice. @throws GqaError WRITE_FAILED */

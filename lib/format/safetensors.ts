@@ -42,7 +42,7 @@ const DTYPE_BITS: ReadonlyMap<string, number> = new Map([
   ['C64', 64],
 ]);
 
-const FLOAT_DTYPES: ReadonlyMap<string, FloatDType> = new Map([
+export const FLOAT_DTYPES: ReadonlyMap<string, FloatDType> = new Map([
   ['F32', 'f32'],
   ['F16', 'f16'],
   ['BF16', 'bf16'],
@@ -78,10 +78,14 @@ export class SafetensorsFile {
     }
   }
 
+  /** Bytes `from` on of the tensor as it is stored. */
+  readBytes(name: string, target: Uint8Array, from: number): void {
+    this.file.readInto(target, this.entry(name).offset + from);
+  }
+
   /** @throws GqaError INVALID_FILE without such a tensor, UNSUPPORTED_MODEL where it is no F32, F16 or BF16. */
   read(name: string): LoadedTensor {
-    const entry = this.tensors.get(name);
-    if (entry === undefined) throw invalidFile(this.path, `a tensor ${name}`, 'none');
+    const entry = this.entry(name);
     const dtype = FLOAT_DTYPES.get(entry.dtype);
     if (dtype === undefined) {
       throw new GqaError('UNSUPPORTED_MODEL', `${this.path}: ${name} is stored as ${entry.dtype}`, {
@@ -99,6 +103,12 @@ export class SafetensorsFile {
 
   close(): void {
     this.file.close();
+  }
+
+  private entry(name: string): SafetensorsEntry {
+    const entry = this.tensors.get(name);
+    if (entry === undefined) throw invalidFile(this.path, `a tensor ${name}`, 'none');
+    return entry;
   }
 }
 
