@@ -1,6 +1,5 @@
 /** The end of a model: final norm and output head, from hidden states to logits and what they are worth. */
 import { getBackend } from '../backend';
-import { getTrainingBackend } from '../backend/training';
 import type { ModelConfig, WeightSource } from '../model/types';
 import { Linear } from '../nn/linear';
 import { RmsNorm } from '../nn/rms-norm';
@@ -123,7 +122,7 @@ export class OutputHead {
     const kl = teacher === null ? null : this.kl;
     const { vocabSize: vocab } = this.config;
     const rows = targets.length;
-    const training = getTrainingBackend();
+    const training = getBackend();
     training.crossEntropy({
       ...{ logits, teacher, targets, nll, kl, rows, vocab },
       teacherShare: 0,

@@ -1,6 +1,5 @@
 /** The backend that needs no binary: every operation of the contract in plain JavaScript, on the calling thread. */
 import type { ArenaLayout, Backend } from '../contract';
-import type { TrainingBackend } from '../contract-training';
 import { JsArena } from './arena';
 import { attend, attendAsync, attendStep } from './attend';
 import { readBlock, writeBlock } from './block-bytes';
@@ -15,7 +14,7 @@ import { moveTokens, store } from './store';
 import { jsTraining } from './training';
 
 /** @param reason why this backend is the one in use, for people. */
-export function createJsBackend(reason: string): Backend & TrainingBackend {
+export function createJsBackend(reason: string): Backend {
   return {
     ...jsTraining,
     info: { kind: 'js', isa: 'js', threads: 1, reason },
