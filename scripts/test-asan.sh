@@ -34,12 +34,14 @@ native_tests() {
 npm run --silent build
 export GQA_TEST_TARGETS GQA_TEST_LEAN=1 CXX=g++
 GQA_TEST_TARGETS=$(node -p "require('./dist/test/conformance/targets').targetsToTest().filter((t) => t !== 'js').join()")
-# All but the tiles of AMX's target is avx512bf16's, on any CPU that has the latter.
-suite_targets=$GQA_TEST_TARGETS
+# The suites, once for each vector type. All but the tiles of AMX's target is avx512bf16's, on any CPU that has the latter.
+suite_targets=$(node -p "
+  const { hasWiderSibling, targetsToTest } = require('./dist/test/conformance/targets');
+  targetsToTest().filter((t, _, all) => t !== 'js' && !hasWiderSibling(t, all)).join()")
 case $GQA_TEST_TARGETS in
   *amx*) ;;
   *avx512bf16*)
-    suite_targets=${GQA_TEST_TARGETS/avx512bf16/amx}
+    suite_targets=${suite_targets/avx512bf16/amx}
     GQA_TEST_TARGETS+=,amx
     ;;
 esac
