@@ -13,6 +13,8 @@ import type { Tensor } from './core/tensor';
 import { describe } from './core/validate';
 import type { KvLayer } from './kv-cache/layer';
 
+export { attentionBackward } from './attention/backward';
+export type { AttentionBackwardOptions, AttentionGradients } from './attention/backward';
 export { mergeAttention } from './attention/merge';
 export type {
   AttentionFeatures,

@@ -6,9 +6,9 @@ export interface Subject {
   name: string;
   /** Of one run, two a multiply-add. */
   flop: number;
-  run(): void;
+  run: () => void;
   /** Of what the last run left: largest |x - x*| / largest |x*|, over rows spread over its results. */
-  error(): number;
+  error: () => number;
 }
 
 export function f32(count: number, seed: number): Float32Array {

@@ -3,6 +3,7 @@
  * at small shapes, and against analytic gradients, themselves held to such differences, at shapes that have tiles, blocks,
  * tails and several tasks. The error of a gradient g is max |g - g*| / max |g*|.
  */
+import { attention, attentionBackward } from '../../lib';
 import { getBackend } from '../../lib/backend';
 import type { AttendBackwardArgs } from '../../lib/backend';
 import { attentionOracle, rmsNormOracle, swigluOracle, type OracleAttention } from '../oracle';
@@ -19,7 +20,7 @@ import { expectClose, expectSameBits } from '../support/compare';
 import type { Numbers } from '../support/numbers';
 import { Random } from '../support/random';
 import { axis } from '../support/samples';
-import { normals } from '../support/tensors';
+import { f32Tensor, normals } from '../support/tensors';
 import { GRADIENT, GRADIENT_DIFFERENCES } from '../tolerances';
 
 const backend = getBackend();
@@ -133,6 +134,32 @@ test.each(axis(LARGE))(
     for (const name of GRADIENTS) expectGradient(name, args[name], expected[name], GRADIENT);
   },
 );
+
+test('attentionBackward goes back from what attention returns', () => {
+  const { a, gradOut } = attentionCase({
+    ...{ group: 2, kvHeads: 2, queryTokens: 4, keyTokens: 6, valueDim: 3 },
+    ...{ window: 3, sinkTokens: 1, softcap: 4 },
+  });
+  const of = (x: Numbers, tokens: number, heads: number, dim: number) =>
+    f32Tensor(x, [a.batch, tokens, heads, dim]);
+  const q = of(a.q, a.queryTokens, a.heads, a.headDim);
+  const k = of(a.k, a.keyTokens, a.kvHeads, a.headDim);
+  const v = of(a.v, a.keyTokens, a.kvHeads, a.valueDim);
+  const options = { causal: true, window: 3, sinkTokens: 1, softcap: 4 };
+  const forward = attention(q, k, v, { ...options, returnLse: true });
+  const gradient = of(gradOut, a.queryTokens, a.heads, a.valueDim);
+  const actual = attentionBackward(q, k, v, { ...options, ...forward, gradOut: gradient });
+  const expected = attentionGradients(a, gradOut);
+  for (const name of GRADIENTS) expectClose(name, actual[name].data, expected[name], GRADIENT);
+  expect(actual.gradK.shape).toEqual(k.shape);
+  const none = f32Tensor([], [1, 0, 2, 5]);
+  const empty = { out: gradient, lse: f32Tensor(new Array(16).fill(-Infinity), [1, 4, 4]) };
+  const zero = attentionBackward(q, none, f32Tensor([], [1, 0, 2, 3]), {
+    ...empty,
+    gradOut: gradient,
+  });
+  expect(zero.gradQ.data.every((x) => x === 0)).toBe(true);
+});
 
 test('attention of no queries, of no keys', () => {
   const none = attentionCase({ group: 2, kvHeads: 2, queryTokens: 0, keyTokens: 70 });

@@ -1,7 +1,8 @@
-/** Calls of attention and mergeAttention that must be refused. */
+/** Calls of attention, attentionBackward and mergeAttention that must be refused. */
 import {
   attention,
   attentionAsync,
+  attentionBackward,
   mergeAttention,
   Tensor,
   type AttentionOptions,
@@ -11,6 +12,13 @@ import { kv, q, SHAPE, zeros, type Row } from './rows';
 /** attention over good inputs, but for these options. */
 function withOptions(options: Record<string, unknown>): () => unknown {
   return () => attention(q(), kv(), kv(), options as AttentionOptions<'f32'>);
+}
+
+const GOOD = { out: q(), lse: zeros(1, 2, 4), gradOut: q() };
+
+/** attentionBackward over good inputs, but for these options. */
+function backward(options: Record<string, unknown>): () => unknown {
+  return () => attentionBackward(q(), kv(), kv(), { ...GOOD, ...options });
 }
 
 export const ATTENTION: Row[] = [
@@ -201,6 +209,26 @@ export const ATTENTION: Row[] = [
       return attention(q(), kv(), kv(), { bias, out: Tensor.view(memory, SHAPE) });
     },
   ],
+  [
+    'INVALID_ARGUMENT',
+    'options',
+    'a backward pass without options',
+    () => attentionBackward(q(), kv(), kv(), undefined as never),
+  ],
+  ['INVALID_ARGUMENT', 'options.out', 'no output', backward({ out: undefined })],
+  ['INVALID_ARGUMENT', 'options.mask', 'a mask to go back through', backward({ mask: kv() })],
+  ['INVALID_ARGUMENT', 'options.dropout', 'dropout to go back through', backward({ dropout: {} })],
+  ['INVALID_SHAPE', 'options.out', 'an output of another shape', backward({ out: kv() })],
+  ['INVALID_SHAPE', 'options.lse', 'an LSE of 2 heads', backward({ lse: zeros(1, 2, 2) })],
+  ['INVALID_SHAPE', 'options.gradOut', 'a gradient of another shape', backward({ gradOut: kv() })],
+  [
+    'INVALID_DTYPE',
+    'q',
+    'a backward pass of f16',
+    () => attentionBackward(q().to('f16') as never, kv(), kv(), GOOD),
+  ],
+  ['INVALID_DTYPE', 'options.lse', 'an LSE of f16', backward({ lse: zeros(1, 2, 4).to('f16') })],
+  ['NON_FINITE', 'options.scale', 'a scale that is NaN', backward({ scale: NaN })],
 ];
 
 export const MERGE: Row[] = [

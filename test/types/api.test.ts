@@ -6,6 +6,7 @@ import { createClient, createClientPool } from 'redis';
 import {
   attention,
   attentionAsync,
+  attentionBackward,
   FileBlockStore,
   KvCache,
   mergeAttention,
@@ -57,6 +58,12 @@ export function attentionTypes(f32: Tensor<'f32'>, f16: Tensor<'f16'>, u8: Tenso
   const both = attention(f32, f32, f32, { returnLse: true });
   const lse: Tensor<'f32'> = both.lse;
   const out: Tensor<'f32'> = both.out;
+  const { gradQ } = attentionBackward(f32, f32, f32, { ...both, gradOut: out, causal: true });
+  same<typeof gradQ, Tensor<'f32'>>(true);
+  // @ts-expect-error gradients need the LSE
+  attentionBackward(f32, f32, f32, { out, gradOut: out });
+  // @ts-expect-error gradients are f32
+  attentionBackward(f16, f16, f16, { ...both, gradOut: out });
   const merged = mergeAttention([both, { out, lse }]);
   const mergedOut: Tensor<'f32'> = merged.out;
   const promise: Promise<Tensor<'f32'>> = attentionAsync(f32, f32, f32, {
