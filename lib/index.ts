@@ -2,6 +2,8 @@
 export * from './attention';
 export { backend } from './backend';
 export type { BackendInfo } from './backend/contract';
+export { AttentionStats } from './core/attention-stats';
+export type { AttentionStatsOptions } from './core/attention-stats';
 export type { CacheDType, DType, FloatDType, TypedArrayOf } from './core/dtype';
 export { GqaError } from './core/errors';
 export type { GqaErrorCode, GqaErrorDetails } from './core/errors';

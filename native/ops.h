@@ -14,6 +14,16 @@ struct Broadcast {
   int64_t batchStride, headStride;
 };
 
+// What a row's weights look like: see StatisticsArgs in contract.ts.
+enum class Statistic { entropy, sinkMass, recentMass, maxLogit, visible };
+constexpr int kStatistics = 5;
+
+struct StatisticsView {
+  float* data;    // [kStatistics][rows of the call], null where none are asked for
+  int64_t plane;  // floats from one statistic to the next
+  int64_t sinkTokens, recentTokens;
+};
+
 struct AttendProblem {
   const void* q;
   void* out;
@@ -44,6 +54,7 @@ struct AttendProblem {
   bool fast;       // q and weights may be rounded to bf16
   double dropout;  // probability, 0 for none
   uint32_t dropoutSeed;
+  StatisticsView statistics;
 
   GQA_INLINE DType keyType() const { return arena.base ? arena.layout.keyType : kvType; }
   GQA_INLINE DType valueType() const { return arena.base ? arena.layout.valueType : kvType; }
@@ -201,6 +212,15 @@ struct RopeProblem {
   bool interleaved;
 };
 
+// What statistics need beside a row's softmax state; weights are relative to the state's maximum m, as its sum is.
+struct RowStatistics {
+  float spread;        // sum w (s - m), log2 units
+  float sink, recent;  // sums of w: of keys below sinkTokens, of those of the recent window
+  float highest;       // largest score, log2 units; m may be below it
+  float visible;       // keys seen
+};
+static_assert(sizeof(RowStatistics) == kStatistics * sizeof(float), "states are laid over arrays of floats");
+
 // One mergeable softmax state per row: maximum (log2 units), sum, unnormalised output. The same struct serves a
 // run of blocks, a split over threads and mergeAttention.
 struct RowStates {
@@ -208,6 +228,7 @@ struct RowStates {
   float* sum;  // [rows]
   float* out;  // [rows][stride]
   int64_t stride;
+  RowStatistics* statistics = nullptr;  // [rows], null where none are asked for
 };
 
 // Rows [firstRow, firstRow + rows) of one (batch, KV head) against keys [firstKey, lastKey). A row is

@@ -34,6 +34,8 @@ export interface OracleAttention {
   alibiSlopes?: Numbers;
   sinkLogits?: Numbers;
   dropout?: { probability: number; seed: number };
+  /** Asks for statistics. */
+  stats?: { sinkTokens: number; recentTokens: number };
 }
 
 export interface Plane {
@@ -49,11 +51,25 @@ export interface OracleResult {
   lse: number[];
   /** Largest |score| at any stage of a visible key, 0 where none is; tolerances grow with it. */
   largestScore: number;
+  /** Where they were asked for. */
+  stats: OracleStats | null;
+}
+
+/** Of the weights of each row before dropout, [batch, queryTokens, heads] each. */
+export interface OracleStats {
+  /** H / ln n of the softmax over the n visible keys; 0 where n <= 1. */
+  entropy: number[];
+  /** Shares of the whole, a sink logit included: of keys below sinkTokens and the sink logit, and of j > p - recentTokens. */
+  sinkMass: number[];
+  recentMass: number[];
+  maxLogit: number[];
+  visible: number[];
 }
 
 export function attentionOracle(a: OracleAttention): OracleResult {
   const out = new Array<number>(a.batch * a.queryTokens * a.heads * a.valueDim).fill(0);
   const lse = new Array<number>(a.batch * a.queryTokens * a.heads).fill(-Infinity);
+  const stats = a.stats === undefined ? null : noStats(lse.length);
   let largestScore = 0;
   for (let b = 0; b < a.batch; b++) {
     for (let i = 0; i < a.queryTokens; i++) {
@@ -68,10 +84,51 @@ export function attentionOracle(a: OracleAttention): OracleResult {
           keys.push({ j, score });
         }
         lse[row] = softmaxRow(a, b, i, h, keys, out, row * a.valueDim);
+        if (stats !== null) describeRow(a, i, h, keys, stats, row);
       }
     }
   }
-  return { out, lse, largestScore };
+  return { out, lse, largestScore, stats };
+}
+
+function noStats(rows: number): OracleStats {
+  const zeros = (): number[] => new Array<number>(rows).fill(0);
+  return {
+    entropy: zeros(),
+    sinkMass: zeros(),
+    recentMass: zeros(),
+    maxLogit: zeros().fill(-Infinity),
+    visible: zeros(),
+  };
+}
+
+/** Fills a row of the statistics. */
+function describeRow(
+  a: OracleAttention,
+  i: number,
+  h: number,
+  keys: Key[],
+  stats: OracleStats,
+  row: number,
+): void {
+  if (keys.length === 0) return;
+  const top = keys.reduce((m, { score }) => max(m, score), -Infinity);
+  const sum = keys.reduce((total, { score }) => total + exp(score - top), 0);
+  const sinkLogit = a.sinkLogits === undefined ? 0 : exp(a.sinkLogits[h] - top);
+  let entropy = 0;
+  let sink = sinkLogit;
+  let recent = 0;
+  for (const { j, score } of keys) {
+    const weight = exp(score - top);
+    if (weight > 0) entropy -= (weight / sum) * log(weight / sum);
+    if (j < a.stats!.sinkTokens) sink += weight;
+    if (j > position(a, i) - a.stats!.recentTokens) recent += weight;
+  }
+  stats.entropy[row] = keys.length > 1 ? entropy / log(keys.length) : 0;
+  stats.sinkMass[row] = sink / (sum + sinkLogit);
+  stats.recentMass[row] = recent / (sum + sinkLogit);
+  stats.maxLogit[row] = top;
+  stats.visible[row] = keys.length;
 }
 
 interface Key {

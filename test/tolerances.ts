@@ -67,6 +67,18 @@ export function lseTolerance(
 }
 
 /**
+ * Statistics of softmax weights, shares of [0, 1]: sums over weights not yet rounded, so that an error is that of scores.
+ * Those over q4 are of queries in 8 bits, off by 1/254 of a run's largest.
+ */
+export const STATISTICS: Readonly<Record<CacheName, number>> = {
+  f32: 1e-4,
+  f16: 1e-4,
+  bf16: 1e-4,
+  q8: 1e-4,
+  q4: 4e-3,
+};
+
+/**
  * Dot products of length K over values of about 1, relative to sum |x w| (not to the result, which may cancel):
  * f32 accumulation in any order is below K u; blocked accumulation stays near sqrt(K) u. 32 u holds up to K = 1024.
  */

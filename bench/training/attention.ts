@@ -54,7 +54,7 @@ function forward(args: AttendBackwardArgs): void {
   getBackend().attend({
     ...args,
     ...{ sinkQ: null, qDtype: 'f32', outDtype: 'f32', mask: null, bias: null, alibiSlopes: null },
-    ...{ sinkLogits: null, dropout: null, precision: 'exact' },
+    ...{ sinkLogits: null, dropout: null, stats: null, precision: 'exact' },
     kv: { type: 'tensor', k: args.k, v: args.v, dtype: 'f32' },
   });
 }

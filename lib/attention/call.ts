@@ -4,6 +4,7 @@
  */
 import { getBackend } from '../backend';
 import type { AttendArgs, Broadcast, TensorSource } from '../backend/contract';
+import { AttentionStats, writeEmptyStats } from '../core/attention-stats';
 import type { FloatDType } from '../core/dtype';
 import { Tensor } from '../core/tensor';
 import { checkFixedLength, checkRank, requireFloatTensor } from '../core/validate';
@@ -49,7 +50,10 @@ export class AttentionCall {
     sinkLogits: null,
     dropout: null,
     precision: 'exact',
+    stats: null,
   };
+  /** As given, checked. */
+  stats: AttentionStats | null = null;
   /** Turned queries; grown when needed. */
   private turned = NO_DATA;
   private sinkTurned: Float32Array = NO_DATA;
@@ -106,13 +110,14 @@ export class AttentionCall {
     if (args.sinkQ !== null) this.sinkTurned = args.sinkQ;
   }
 
-  /** What the caller did not give: the output, and the LSE if asked for. */
+  /** What the caller did not give: the output, and the LSE if asked for; room for statistics. */
   private makeResult(dtype: FloatDType): void {
     const { args } = this;
     const { batch, queryTokens, heads, valueDim } = args;
     this.out ??= Tensor.zeros([batch, queryTokens, heads, valueDim], dtype);
     args.out = this.out.storage.data;
     args.outDtype = this.out.dtype;
+    args.stats = this.stats === null ? null : this.stats.fit(batch, queryTokens, heads);
     if (!this.options.returnLse) return;
     this.lse = Tensor.zeros([batch, queryTokens, heads], 'f32');
     args.lse = this.lse.storage.data;
@@ -127,6 +132,9 @@ export class AttentionCall {
     if (args.batch > 0 && args.queryTokens > 0 && args.keyTokens > 0) return false;
     args.out.fill(0);
     args.lse?.fill(-Infinity);
+    if (args.stats !== null) {
+      writeEmptyStats(args.stats, args.batch * args.queryTokens * args.heads);
+    }
     return true;
   }
 
@@ -152,6 +160,8 @@ export class AttentionCall {
     args.bias = null;
     args.alibiSlopes = null;
     args.sinkLogits = null;
+    args.stats = null;
+    this.stats = null;
     this.out = null;
     this.lse = null;
   }
@@ -169,9 +179,9 @@ export interface Holdable {
  * @throws GqaError INVALID_ARGUMENT where a tensor's memory could shrink meanwhile.
  */
 export function holdablesOf(call: AttentionCall, q: unknown, k: unknown, v: unknown): Holdable[] {
-  const { mask, bias, alibiSlopes, sinkLogits, out } = call.options;
+  const { mask, bias, alibiSlopes, sinkLogits, out, stats } = call.options;
   const given = { q, k, v };
-  const options = { mask, bias, alibiSlopes, sinkLogits, out };
+  const options = { mask, bias, alibiSlopes, sinkLogits, out, stats };
   const held: Holdable[] = [];
   for (const [name, handle] of Object.entries(given)) hold(handle, name, held);
   for (const [name, handle] of Object.entries(options)) hold(handle, `options.${name}`, held);
@@ -181,6 +191,8 @@ export function holdablesOf(call: AttentionCall, q: unknown, k: unknown, v: unkn
 function hold(handle: unknown, argument: string, held: Holdable[]): void {
   if (handle instanceof KvLayer) {
     held.push(handle.sequence.cache);
+  } else if (handle instanceof AttentionStats) {
+    held.push(handle.memory);
   } else if (handle instanceof Tensor) {
     checkFixedLength(handle as Tensor, argument);
     held.push(handle.storage);

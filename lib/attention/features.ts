@@ -1,5 +1,6 @@
 /** Checks of the options that shape scores and of the caller's output. */
 import type { AttendArgs, Broadcast } from '../backend/contract';
+import { requireStats } from '../core/attention-stats';
 import type { FloatDType, TypedArrayOf } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import { fillScoreArgs } from '../core/score-options';
@@ -9,11 +10,12 @@ import type { AttentionCall } from './call';
 
 const MAX_SEED = 2 ** 32 - 1;
 
-/** scale, softcap, dropout, precision and the per-head vectors. */
+/** scale, softcap, dropout, precision, the per-head vectors and whether there are statistics. */
 export function fillFeatures(call: AttentionCall): void {
   const { args, options } = call;
   fillScoreArgs(args, options);
-  const { probability, seed } = options;
+  const { probability, seed, stats } = options;
+  call.stats = stats === undefined ? null : requireStats(stats, 'options.stats');
   args.dropout = probability === undefined ? null : requireDropout(probability, seed);
 }
 

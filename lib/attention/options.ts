@@ -1,4 +1,5 @@
 /** The features of attention. B, Tq, Hq, D are q's dimensions, Tk the number of keys, Dv the size of a value. */
+import type { AttentionStats } from '../core/attention-stats';
 import type { FloatDType } from '../core/dtype';
 import type { Precision } from '../core/precision';
 import type { Tensor } from '../core/tensor';
@@ -33,6 +34,8 @@ export interface AttentionFeatures<R extends FloatDType = FloatDType> {
    * others it may multiply each number as the sum of two bf16: errors up to 2e-5.
    */
   precision?: Precision;
+  /** Takes what the softmax weights of each row look like: see AttentionStats. The result is the same to the last bit. */
+  stats?: AttentionStats;
 }
 
 /** Options of a call whose result is the output tensor. */
@@ -70,6 +73,7 @@ export class OptionValues {
   probability: unknown;
   seed: unknown;
   precision: unknown;
+  stats: unknown;
   returnLse = false;
 
   read(given: unknown): void {
@@ -77,7 +81,7 @@ export class OptionValues {
     requireOptions(given, 'options');
     const { causal, window, sinkTokens, mask, bias, alibiSlopes, sinkLogits } =
       given as AttentionFeatures;
-    const { scale, softcap, out, dropout, precision } = given as AttentionFeatures;
+    const { scale, softcap, out, dropout, precision, stats } = given as AttentionFeatures;
     const { returnLse = false } = given as { returnLse?: boolean };
     let probability: unknown;
     let seed: unknown;
@@ -100,6 +104,7 @@ export class OptionValues {
     this.probability = probability;
     this.seed = seed;
     this.precision = precision;
+    this.stats = stats;
   }
 
   clear(): void {
@@ -116,6 +121,7 @@ export class OptionValues {
     this.probability = undefined;
     this.seed = undefined;
     this.precision = undefined;
+    this.stats = undefined;
     this.returnLse = false;
   }
 }

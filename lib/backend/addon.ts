@@ -20,6 +20,7 @@ export type AttendArrays = [
   sinkQ: FloatData | null,
   tailIds: Int32Array | null,
   tailArena: Handle | null,
+  statistics: Float32Array | null,
 ];
 
 /** As AttendArrays; what a plan has lies where a step has nothing else. */
@@ -36,6 +37,7 @@ export type StepArrays = [
   sinkQ: FloatData | null,
   shares: Float64Array,
   tailArena: Handle | null,
+  statistics: Float32Array | null,
   members: Int32Array,
 ];
 

@@ -160,6 +160,34 @@ export interface StepPlan {
   members: Int32Array;
 }
 
+/**
+ * What the weights of each row look like, summed up by the softmax itself. With s_j the final scores of the n visible
+ * keys, p_j = exp(s_j) / sum exp(s), and P the same with a sink logit in the sum, before dropout:
+ *   entropy      H / ln n, H = -sum p ln p; 0 where n <= 1
+ *   sink mass    sum of P_j over positions j < sinkTokens, and the sink logit's own share
+ *   recent mass  sum of P_j over positions j > p - recentTokens, p the row's own
+ *   max logit    max s_j, -Infinity where n = 0
+ *   visible      n
+ */
+export interface StatisticsArgs {
+  /** In this order, a plane [rows] each; those of the call, [batch, queryTokens, heads], begin at firstRow. */
+  data: Float32Array;
+  rows: number;
+  firstRow: number;
+  sinkTokens: number;
+  recentTokens: number;
+}
+
+/** Planes of StatisticsArgs. */
+export const enum Statistic {
+  entropy,
+  sinkMass,
+  recentMass,
+  maxLogit,
+  visible,
+  count,
+}
+
 /** As AttendArgs, for several sequences: q [tokens, heads, headDim], out [tokens, heads, valueDim], lse [tokens, heads]. */
 export interface AttendStepArgs {
   q: FloatData;
@@ -184,4 +212,6 @@ export interface AttendStepArgs {
   alibiSlopes: Float32Array | null;
   sinkLogits: Float32Array | null;
   precision: Precision;
+  /** Its rows are [tokens, heads]. */
+  stats: StatisticsArgs | null;
 }

@@ -77,6 +77,7 @@ export interface AttendArgs {
   dropout: { probability: number; seed: number } | null;
   /** 'fast': queries and weights may be rounded to bf16 where keys and values are, else all be split in two bf16. */
   precision: Precision;
+  stats: cache.StatisticsArgs | null;
 }
 
 /**

@@ -31,6 +31,7 @@ export class NativeAttention {
       args.sinkQ,
       tail === null ? null : tail.table.ids,
       tail === null ? null : (tail.arena as NativeArena).handle,
+      args.stats === null ? null : args.stats.data,
     );
     checkStatus(this.parameters, 'attend');
   }
@@ -53,6 +54,7 @@ export class NativeAttention {
       args.sinkQ,
       tail === null ? null : tail.table.ids,
       tail === null ? null : (tail.arena as NativeArena).handle,
+      args.stats === null ? null : args.stats.data,
       cancel,
     );
     checkStatus(this.parameters, 'attendAsync');
@@ -92,6 +94,7 @@ export class NativeAttention {
       args.sinkQ,
       plan.shares,
       tailArena === null ? null : (tailArena as NativeArena).handle,
+      args.stats === null ? null : args.stats.data,
       plan.members,
     );
     checkStatus(p, 'attendStep');
@@ -143,6 +146,13 @@ export class NativeAttention {
     if (args.lse !== null) flags |= AttendFlag.lse;
     if (args.alibiSlopes !== null) flags |= AttendFlag.alibi;
     if (args.sinkLogits !== null) flags |= AttendFlag.sinkLogits;
+    if (args.stats !== null) {
+      flags |= AttendFlag.statistics;
+      p[AttendSlot.statisticsRows] = args.stats.rows;
+      p[AttendSlot.statisticsFirstRow] = args.stats.firstRow;
+      p[AttendSlot.statisticsSinkTokens] = args.stats.sinkTokens;
+      p[AttendSlot.statisticsRecentTokens] = args.stats.recentTokens;
+    }
     p[AttendSlot.qDtype] = DTYPE_CODE[args.qDtype];
     p[AttendSlot.outDtype] = DTYPE_CODE[args.outDtype];
     p[AttendSlot.heads] = args.heads;

@@ -3,7 +3,7 @@
  * property or an argument. native/binding/parameters.h has the same lists (test/unit/backend compares them); raise
  * VERSION in both when a list changes, so that an addon built from other lists is refused.
  */
-export const PARAMETER_VERSION = 8;
+export const PARAMETER_VERSION = 9;
 
 /** What a call leaves behind: a Status and, where an argument was refused, its position. */
 export const enum Result {
@@ -31,6 +31,7 @@ export const enum AttendFlag {
   fast = 128,
   sinkQ = 256,
   tail = 512,
+  statistics = 1024,
 }
 
 export const enum AttendSlot {
@@ -61,12 +62,16 @@ export const enum AttendSlot {
   tailRingBlocks,
   tailSinkOrdinals,
   tailFirstOrdinal,
+  statisticsRows,
+  statisticsFirstRow,
+  statisticsSinkTokens,
+  statisticsRecentTokens,
 }
 
 /** Beside those of AttendSlot, whose queryTokens are the rows of all entries. */
 export const enum StepSlot {
-  count = 29,
-  shareCount = 30,
+  count = 33,
+  shareCount = 34,
 }
 
 export const enum StoreSlot {

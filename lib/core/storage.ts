@@ -38,6 +38,13 @@ export class TensorStorage<D extends DType = DType> {
     this.state--;
   }
 
+  /** Other memory from now on; nothing uses the old one. */
+  replace(data: TypedArrayOf<D>): void {
+    this.data = data;
+    this.buffer = data.buffer;
+    this.byteOffset = data.byteOffset;
+  }
+
   /** Lets go of the memory. `empty` is a typed array of no elements, of the same type. */
   dispose(empty: TypedArrayOf<D>): void {
     this.state = DISPOSED;

@@ -3,6 +3,8 @@
  * after another, [rows, heads, dim], in the order of the entries.
  */
 import type { AttendStepArgs, StepPlan } from '../backend/contract';
+import { requireStats } from '../core/attention-stats';
+import type { AttentionStats } from '../core/attention-stats';
 import type { FloatDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import { fillScoreArgs } from '../core/score-options';
@@ -26,6 +28,8 @@ export interface StepFeatures {
   precision?: 'exact' | 'fast';
   /** Takes the LSE: f32 [rows, heads]. */
   lse?: Tensor<'f32'>;
+  /** Takes what the weights of each row look like, [1, rows, heads]. */
+  stats?: AttentionStats;
 }
 
 const NO_FLOATS = new Float32Array(0);
@@ -105,6 +109,8 @@ export class KvStep {
     const heads = this.checkQuery(query, kvHeads, headDim);
     for (const entry of this.entries) this.checkAppended(entry, layer);
     check.requireOptions(features, 'options');
+    const stats =
+      features.stats === undefined ? null : requireStats(features.stats, 'options.stats');
     const result = (out ?? Tensor.zeros([this.tokens, heads, valueDim], query.dtype)) as Tensor<R>;
     this.checkOut(result, query, heads, valueDim, features);
     const view = this.entries[0].sequence.layers[layer];
@@ -130,8 +136,10 @@ export class KvStep {
       alibiSlopes: null,
       sinkLogits: null,
       precision: 'exact',
+      stats: null,
     };
     fillScoreArgs(args, features);
+    if (stats !== null) args.stats = stats.fit(1, this.tokens, heads);
     if (storage.rope !== null) this.turn(view, args);
     this.cache.backend.attendStep(args);
     return result;

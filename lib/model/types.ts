@@ -1,4 +1,5 @@
 /** What the layers of the runner agree on: weights from any format, one architecture, one way to run it. */
+import type { AttentionStats } from '../core/attention-stats';
 import type { BlockDType, FloatData, FloatDType } from '../core/dtype';
 import type { KvCache, KvSequence } from '../kv-cache/kv-cache';
 import type { RopeScaling } from '../nn/rope';
@@ -59,6 +60,14 @@ export interface ModelConfig {
   eosTokenIds: number[];
 }
 
+/** Watches the attention of a model: see LanguageModel.forward. */
+export interface AttentionObserver {
+  /** Of each layer: takes its statistics, [1, tokens, heads]. */
+  readonly layers: readonly AttentionStats[];
+  /** The layer's hold those of the newest tokens, a chunk of a long prompt; they are overwritten by the next. */
+  record(layer: number): void;
+}
+
 /** A model ready to run, synchronously, in whichever thread holds it. */
 export interface LanguageModel {
   readonly config: ModelConfig;
@@ -73,6 +82,7 @@ export interface LanguageModel {
     sequence: KvSequence,
     want: 'last' | 'all',
     out?: Float32Array,
+    observer?: AttentionObserver,
   ): Float32Array;
   /** Bytes of weights held. */
   readonly bytes: number;

@@ -1,5 +1,7 @@
 /** One call of an attention module: its inputs and options, checked, before anything is computed or appended. */
 import { narrowedSinks, narrowedWindow } from '../attention/sources';
+import { requireStats } from '../core/attention-stats';
+import type { AttentionStats } from '../core/attention-stats';
 import { expectedError } from '../core/errors';
 import type { Tensor } from '../core/tensor';
 import {
@@ -37,6 +39,8 @@ export interface AttentionForwardOptions {
   cache?: KvSequence | readonly KvSequence[];
   /** The layer of the cache that is this module's; default 0. */
   layer?: number;
+  /** Takes what the softmax weights of each row look like, [B, Tq, heads]. */
+  stats?: AttentionStats;
 }
 
 export interface AttentionCall {
@@ -53,6 +57,7 @@ export interface AttentionCall {
   /** One per batch row; null without a cache. */
   sequences: readonly KvSequence[] | null;
   layer: number;
+  stats: AttentionStats | null;
 }
 
 /** @throws GqaError for whatever does not fit */
@@ -62,13 +67,14 @@ export function readCall(
   options: AttentionForwardOptions,
 ): AttentionCall {
   requireOptions(options, 'options');
-  const { mask } = options;
+  const { mask, stats } = options;
   const call = {
     ...readInputs(sizes.dModel, input),
     features: readFeatures(options),
     mask: mask === undefined ? undefined : requireTensorOf(mask, 'u8', 'options.mask'),
     sequences: null as readonly KvSequence[] | null,
     layer: requireInteger(options.layer ?? 0, 'options.layer', 0),
+    stats: stats === undefined ? null : requireStats(stats, 'options.stats'),
   };
   if (options.cache === undefined) {
     checkMask(call, sizes.heads, call.keyTokens);

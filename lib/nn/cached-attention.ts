@@ -4,6 +4,7 @@
  */
 import { attention } from '../attention';
 import type { AttentionOptions } from '../attention';
+import { AttentionStatsPart } from '../core/attention-stats';
 import { Tensor } from '../core/tensor';
 import type { KvSequence } from '../kv-cache/kv-cache';
 import { attendPlan } from './attention-call';
@@ -30,6 +31,10 @@ export function attendOverCache(
 ): void {
   const { queryTokens, keyTokens, layer, features } = call;
   const held = sequence.length;
+  const statsFrom = (row: number): AttentionStatsPart | undefined => {
+    const rows = (batchRow * queryTokens + row) * heads.query.shape[2];
+    return call.stats === null ? undefined : new AttentionStatsPart(call.stats, rows);
+  };
   const attendPart = (
     { query, out }: HeadTensors,
     from: number,
@@ -37,7 +42,8 @@ export function attendOverCache(
     keys: number,
   ): void => {
     const mask = maskPart(call.mask, batchRow, from, to, keys);
-    attention(query, sequence.layer(layer), { ...features, mask, out, dropout: nextDropout() });
+    const options = { ...features, mask, out, dropout: nextDropout(), stats: statsFrom(from) };
+    attention(query, sequence.layer(layer), options);
   };
   switch (attendPlan(call, sequence)) {
     case 'whole':
@@ -61,6 +67,7 @@ export function attendOverCache(
         mask: maskPart(call.mask, batchRow, 0, queryTokens, keyTokens),
         out: heads.out,
         dropout: nextDropout(),
+        stats: statsFrom(0),
       });
       sequence.append(layer, heads.key, heads.value);
     }

@@ -144,6 +144,7 @@ export class GroupedQueryAttention {
         mask: call.mask,
         out: view(context, queryTokens, this.heads),
         dropout: this.nextDropout(),
+        stats: call.stats ?? undefined,
       },
     );
   }
@@ -155,6 +156,7 @@ export class GroupedQueryAttention {
     rows: ProjectedRows,
     context: Float32Array,
   ): void {
+    call.stats?.fit(call.batch, call.queryTokens, this.heads);
     sequences.forEach((sequence, b) => {
       if (sequence.cache.positions === 'absolute') this.rotate(call, rows, b, sequence.length);
       const heads = this.headTensors(call, rows, context, b);

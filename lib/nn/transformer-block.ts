@@ -8,6 +8,7 @@ import { attention } from '../attention';
 import { getBackend } from '../backend';
 import type { Backend, FusedLinearArgs, LinearPart } from '../backend/contract';
 import type { Precision } from '../core/precision';
+import type { AttentionStats } from '../core/attention-stats';
 import { Tensor } from '../core/tensor';
 import type { KvSequence } from '../kv-cache/kv-cache';
 import { checkRoom } from './inputs';
@@ -68,7 +69,7 @@ export class BlockScratch {
       key: view(this.key, [tokens, kvHeads, headDim]),
       value: view(this.value, [tokens, kvHeads, headDim]),
       out,
-      options: { out, precision: this.precision },
+      options: { out, precision: this.precision, stats: undefined },
     };
     this.views.set(kvHeads, views);
     return views;
@@ -81,7 +82,7 @@ interface AttentionViews {
   key: Tensor<'f32'>;
   value: Tensor<'f32'>;
   out: Tensor<'f32'>;
-  options: { out: Tensor<'f32'>; precision: Precision };
+  options: { out: Tensor<'f32'>; precision: Precision; stats: AttentionStats | undefined };
 }
 
 /** The linear layers of a block over one scratch; x and tokens are set for each call. */
@@ -111,7 +112,8 @@ export class TransformerBlock {
   }
 
   /**
-   * Appends the tokens of x to `layer` of the sequence and transforms x [tokens, hiddenSize] in place.
+   * Appends the tokens of x to `layer` of the sequence and transforms x [tokens, hiddenSize] in place. `stats` takes
+   * the statistics of its attention, [1, tokens, heads].
    * @throws GqaError BUFFER_TOO_SMALL where x or the scratch is shorter; DISPOSED; what KvSequence.append and attention
    *   throw
    */
@@ -121,6 +123,7 @@ export class TransformerBlock {
     sequence: KvSequence,
     layer: number,
     scratch: BlockScratch,
+    stats?: AttentionStats,
   ): void {
     const { sizes } = scratch;
     checkRoom('scratch', scratch.maxTokens, tokens);
@@ -136,6 +139,7 @@ export class TransformerBlock {
       this.rope.apply(scratch.key, tokens, this.kvHeads, start);
     }
     sequence.append(layer, views.key, views.value);
+    views.options.stats = stats;
     attention(views.query, sequence.layer(layer), views.options);
     this.run(calls.output, scratch.context, tokens);
     this.run(calls.gate, x, tokens);

@@ -34,7 +34,7 @@ struct ArrayType<uint8_t> {
 
 class Arguments {
  public:
-  static constexpr size_t kMost = 13;
+  static constexpr size_t kMost = 14;
 
   Arguments(napi_env env, napi_callback_info info) : env_(env) {
     size_t count = kMost;

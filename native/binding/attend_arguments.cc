@@ -27,6 +27,20 @@ void readShape(Arguments& a, AttendProblem& p) {
   a.require(p.kvHeads > 0 && p.heads % std::max<int64_t>(p.kvHeads, 1) == 0, attend_position::q);
 }
 
+// Planes, in which the rows of the call are some.
+void readStatistics(Arguments& a, AttendProblem& p) {
+  static_assert(statistic::count == kStatistics, "planes are those of ops.h");
+  StatisticsView& s = p.statistics;
+  s.plane = a.count(attend_slot::statisticsRows);
+  s.sinkTokens = a.count(attend_slot::statisticsSinkTokens);
+  s.recentTokens = a.count(attend_slot::statisticsRecentTokens);
+  const int64_t first = a.count(attend_slot::statisticsFirstRow);
+  s.data = a.array<float>(attend_position::statistics, product(kStatistics, s.plane, 1, 1));
+  const double last = static_cast<double>(first) + product(p.batch, p.queryTokens, p.heads, 1);
+  a.require(last <= static_cast<double>(s.plane), attend_position::statistics);
+  if (a.fits()) s.data += first;
+}
+
 // The arena at a position, of the problem's shape; one of no blocks where there is none.
 ArenaView readArena(Arguments& a, const AttendProblem& p, int position) {
   const Storage* storage = a.storage(position, Storage::Kind::arena);
@@ -56,6 +70,7 @@ int readRows(Arguments& a, AttendProblem& p) {
   p.q = a.floats(at::q, p.qType, product(p.batch, p.queryTokens, p.heads, p.headDim));
   p.out = a.floats(at::out, p.outType, product(p.batch, p.queryTokens, p.heads, p.valueDim));
   if ((given & attend_flag::lse) != 0) p.lse = a.array<float>(at::lse, product(p.batch, p.queryTokens, p.heads, 1));
+  if ((given & attend_flag::statistics) != 0) readStatistics(a, p);
   const double perHead = static_cast<double>(p.heads);
   if ((given & attend_flag::alibi) != 0) p.alibiSlopes = a.array<float>(at::alibi, perHead);
   if ((given & attend_flag::sinkLogits) != 0) p.sinkLogits = a.array<float>(at::sinkLogits, perHead);

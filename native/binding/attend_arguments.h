@@ -19,6 +19,7 @@ enum : int {
   sinkQ,
   tailIds,
   tailArena,
+  statistics,
   cancel,
   count
 };

@@ -4,8 +4,8 @@
 
 namespace gqa {
 
-constexpr int kParameterVersion = 8;
-constexpr int kParameterCount = 32;
+constexpr int kParameterVersion = 9;
+constexpr int kParameterCount = 40;
 
 namespace result {
 enum : int { status, argument };
@@ -27,7 +27,8 @@ enum : int {
   sinkLogits = 64,
   fast = 128,
   sinkQ = 256,
-  tail = 512
+  tail = 512,
+  statistics = 1024
 };
 }
 
@@ -59,13 +60,17 @@ enum : int {
   tailSinkBlocks,
   tailRingBlocks,
   tailSinkOrdinals,
-  tailFirstOrdinal
+  tailFirstOrdinal,
+  statisticsRows,
+  statisticsFirstRow,
+  statisticsSinkTokens,
+  statisticsRecentTokens
 };
 }
 
 // Beside those of attend_slot, whose queryTokens are the rows of all entries.
 namespace step_slot {
-enum : int { count = 29, shareCount = 30 };
+enum : int { count = 33, shareCount = 34 };
 }
 
 namespace entry_slot {
@@ -74,6 +79,11 @@ enum : int { firstToken, tokens, keyTokens, ids, tailIds, tailSinkOrdinals, tail
 
 namespace share_slot {
 enum : int { firstKey, lastKey, member, members, width };
+}
+
+// Planes of statistics; ops.h has the same.
+namespace statistic {
+enum : int { entropy, sinkMass, recentMass, maxLogit, visible, count };
 }
 
 namespace store_slot {

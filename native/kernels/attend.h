@@ -16,8 +16,8 @@ GQA_INLINE int64_t queryStride(const AttendProblem& p, const Forms& forms) {
 // A task's scratch in floats: where each part begins. Queries and weights that are split in two terms take twice the
 // room, and so do the blocks that they meet.
 struct ScratchMap {
-  int64_t query, sums, minimums, scores, weights, weightPairs, factors, rotated, keyTerms, queryWords, packed, terms,
-      total;
+  int64_t query, sums, minimums, spreads, highest, scores, weights, weightPairs, factors, rotated, keyTerms, queryWords,
+      packed, terms, total;
 
   GQA_INLINE ScratchMap(const AttendProblem& p, int64_t rows, const Forms& forms) {
     const int64_t copies = forms.split ? 2 : 1;
@@ -31,6 +31,8 @@ struct ScratchMap {
     query = take(copies * rows * queryStride(p, forms));
     sums = take(rows * kLanes);
     minimums = take(integerValues ? rows * minimumGroups(p) * kLanes : 0);
+    spreads = take(p.statistics.data ? rows * kLanes : 0);
+    highest = take(p.statistics.data ? rows * kLanes : 0);
     scores = take(kScoreStride * kTileRows);
     weights = take(kScoreStride * kTileRows);
     weightPairs = take(copies * kPairStride * kTileRows / 2);
@@ -78,6 +80,8 @@ GQA_INLINE AttendContext makeContext(const AttendTask& task) {
   c.query = base + map.query;
   c.sums = base + map.sums;
   c.minimums = base + map.minimums;
+  c.spreads = base + map.spreads;
+  c.highest = base + map.highest;
   c.scores = base + map.scores;
   c.weights = base + map.weights;
   c.weightPairs = reinterpret_cast<uint16_t*>(base + map.weightPairs);
@@ -180,6 +184,17 @@ struct SpanBlock {
   int64_t first;
 };
 
+// Scores of a tile to weights; whether a row's base moved.
+GQA_INLINE bool softmax(const AttendContext& c, const ScoreTile& t, int64_t tileRow) {
+  const RowStates& states = c.task.states;
+  RowBases rows = {states.max + tileRow, c.sums + tileRow * kLanes, c.factors, nullptr, nullptr, nullptr};
+  if (!c.problem.statistics.data) return softmaxTile<false>(t, c.softmaxScale, rows, c.weights);
+  rows.spreads = c.spreads + tileRow * kLanes;
+  rows.highest = c.highest + tileRow * kLanes;
+  rows.statistics = states.statistics + tileRow;
+  return softmaxTile<true>(t, c.softmaxScale, rows, c.weights);
+}
+
 // Rows [tileRow, tileRow + rows) of the task against one block. On tiles the product with its values waits.
 GQA_INLINE void attendTile(const AttendContext& c, const SpanBlock& block, int64_t tileRow, int64_t rows,
                            WaitingWeights& waiting) {
@@ -204,8 +219,12 @@ GQA_INLINE void attendTile(const AttendContext& c, const SpanBlock& block, int64
                        roundUp(hi, kLanes)};
   const bool someHidden = !allVisible(p, low, high, keys);
   if (!scoreTile(c, b, t, tileRow, keys, someHidden || lo > t.firstColumn || hi < t.lastColumn)) return;
-  const RowBases bases = {task.states.max + tileRow, c.sums + tileRow * kLanes, c.factors};
-  const float* factors = softmaxTile(t, c.softmaxScale, bases, c.weights) ? c.factors : nullptr;
+  const bool moved = softmax(c, t, tileRow);
+  const float* factors = moved ? c.factors : nullptr;
+  if (p.statistics.data) {
+    const bool whole = !someHidden && !p.mask.data && !p.bias.data;
+    observeTile(c, t, low, keys, whole, task.states.statistics + tileRow);
+  }
   if (p.dropout > 0) applyDropout(t, c.weights);
 
   float* out = task.states.out + tileRow * task.states.stride;
@@ -250,7 +269,8 @@ void attendTask(const AttendTask& task) {
   int64_t held = 0;
   if (c.integers()) prefetchFirst(c);
   packQuery(c);
-  for (float* lanes = c.minimums; lanes < c.scores; lanes += kLanes) store(lanes, zero());
+  for (float* lanes = c.minimums; lanes < c.spreads; lanes += kLanes) store(lanes, zero());
+  if (p.statistics.data) beginObserving(c);
   for (int64_t r = 0; r < task.rows; ++r) storeFirst(c.sums + r * kLanes, kLanes, loadFirst(task.states.sum + r, 1));
   for (int64_t first = task.firstKey / c.blockTokens * c.blockTokens; first < task.lastKey; first += c.blockTokens) {
     const int64_t windowBegin = low - p.window + 1;
@@ -273,6 +293,7 @@ void attendTask(const AttendTask& task) {
   if (held > 0) attendSpan(c, span, held);
   if (c.tiles()) registers.release();
   if (c.values == Form::integers) addMinimums(c);
+  if (p.statistics.data) endObserving(c);
   for (int64_t r = 0; r < task.rows; ++r) task.states.sum[r] = reduceAdd(load(c.sums + r * kLanes));
 }
 

@@ -93,6 +93,8 @@ struct AttendContext {
   float* query = nullptr;     // [rows][queryStride], f32 or bf16, or floats of IntegerQueryLayout
   float* sums = nullptr;      // [rows][16], lane sums of weights
   float* minimums = nullptr;  // [rows][groups of 32 value dims][16], lane sums of weights times minimums
+  float* spreads = nullptr;   // where statistics are asked for, [rows][16]: lanes of their sums,
+  float* highest = nullptr;   // and of the largest scores
   float* scores = nullptr;    // [kTileRows][kScoreStride]
   float* weights = nullptr;   // [kTileRows][kScoreStride]
   // [kTileRows][kPairStride], as bf16, those of a span's blocks side by side; where they are split, then their low

@@ -18,19 +18,52 @@ struct RowBases {
   float* base;     // [rows], -Infinity for a row that has seen no key
   float* sums;     // [rows][16]
   float* factors;  // [rows], out: 2^(old - new base)
+  // Where statistics are asked for: [rows][16] of RowStatistics' spread and highest score, the latter before its scale,
+  // and what of them is summed a block at a time.
+  float* spreads;
+  float* highest;
+  RowStatistics* statistics;
 };
 
-// Weights of a row relative to `base`, their lane sums returned.
-GQA_INLINE Vec rowWeights(const ScoreTile& t, int64_t r, float scale, float base, float* weights) {
+// Lane sums of a row over a block.
+struct RowTotals {
+  Vec weights;          // sum w
+  Vec spread, highest;  // sum w (s - base), largest score, where statistics are asked for
+};
+
+// Weights of a row relative to `base`.
+template <bool kObserves>
+GQA_INLINE RowTotals rowWeights(const ScoreTile& t, int64_t r, float scale, float base, float* weights) {
   const float* s = t.row(r);
   const Vec factor = splat(scale), shift = splat(-base);
-  Vec total = zero();
+  const Vec vanished = splat(-126.f);  // exp2 is 0 from here on, and a product with -Infinity would be NaN
+  RowTotals totals = {zero(), zero(), splat(-kInfinity)};
   for (int64_t i = t.firstColumn; i < t.lastColumn; i += kLanes) {
-    const Vec w = exp2(fma(load(s + i), factor, shift));
-    total = add(total, w);
+    const Vec score = load(s + i), x = fma(score, factor, shift), w = exp2(x);
+    totals.weights = add(totals.weights, w);
+    if (kObserves) {
+      totals.spread = fma(w, max(vanished, x), totals.spread);
+      totals.highest = max(totals.highest, score);
+    }
     store(weights + i, w);
   }
-  return total;
+  return totals;
+}
+
+// Adds a block's sums to the row's.
+GQA_INLINE void observeRow(const RowBases& rows, int64_t r, const RowTotals& totals) {
+  float *spread = rows.spreads + r * kLanes, *highest = rows.highest + r * kLanes;
+  store(spread, add(load(spread), totals.spread));
+  store(highest, max(load(highest), totals.highest));
+}
+
+// The same of a row's statistics as `rebase`; sums are those before it.
+GQA_INLINE void rebaseRow(const RowBases& rows, int64_t r, float change) {
+  float* spread = rows.spreads + r * kLanes;
+  const Vec moved = mul(splat(change == -kInfinity ? 0.f : change), load(rows.sums + r * kLanes));
+  store(spread, mul(add(load(spread), moved), splat(rows.factors[r])));
+  rows.statistics[r].sink *= rows.factors[r];
+  rows.statistics[r].recent *= rows.factors[r];
 }
 
 // A NaN anywhere may or may not be the result: it reaches the weights all the same.
@@ -42,6 +75,7 @@ GQA_INLINE float rowMax(const ScoreTile& t, int64_t r) {
 
 // Weights of every row, of scores times `scale` > 0, and their part of the sums. False if no row's base moved; else
 // each row's output is to be multiplied by its factor, as its sums already are.
+template <bool kObserves>
 GQA_INLINE bool softmaxTile(const ScoreTile& t, float scale, const RowBases& rows, float* weights) {
   bool moved = false;
   for (int64_t r = 0; r < t.rows; ++r) {
@@ -49,9 +83,10 @@ GQA_INLINE bool softmaxTile(const ScoreTile& t, float scale, const RowBases& row
     float* sums = rows.sums + r * kLanes;
     rows.factors[r] = 1;
     if (rows.base[r] != -kInfinity) {
-      const Vec total = rowWeights(t, r, scale, rows.base[r], w);
-      if (!anyLess(splat(kDrift), total)) {
-        store(sums, add(load(sums), total));
+      const RowTotals totals = rowWeights<kObserves>(t, r, scale, rows.base[r], w);
+      if (!anyLess(splat(kDrift), totals.weights)) {
+        store(sums, add(load(sums), totals.weights));
+        if (kObserves) observeRow(rows, r, totals);
         continue;
       }
     }
@@ -59,7 +94,12 @@ GQA_INLINE bool softmaxTile(const ScoreTile& t, float scale, const RowBases& row
     rows.base[r] = before > highest ? before : highest;
     const float base = softmaxBase(rows.base[r]);
     rows.factors[r] = exp2One(before - base);
-    store(sums, fma(load(sums), splat(rows.factors[r]), rowWeights(t, r, scale, base, w)));
+    const RowTotals totals = rowWeights<kObserves>(t, r, scale, base, w);
+    if (kObserves) {
+      rebaseRow(rows, r, before - base);
+      observeRow(rows, r, totals);
+    }
+    store(sums, fma(load(sums), splat(rows.factors[r]), totals.weights));
     moved = true;
   }
   return moved;

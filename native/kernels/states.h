@@ -19,6 +19,7 @@ void initStates(const RowStates& s, int64_t rows, int64_t width) {
   for (int64_t r = 0; r < rows; ++r) {
     s.max[r] = -kInfinity;
     s.sum[r] = 0;
+    if (s.statistics) s.statistics[r] = kNoStatistics;
     for (int64_t d = 0; d < width; d += kLanes) store(s.out + r * s.stride + d, zero());
   }
 }
@@ -28,6 +29,9 @@ void mergeStates(const RowStates& to, const RowStates& from, int64_t rows, int64
     const float max = to.max[r] > from.max[r] ? to.max[r] : from.max[r];
     const float base = softmaxBase(max);
     const float a = exp2One(to.max[r] - base), b = exp2One(from.max[r] - base);
+    if (to.statistics)
+      mergeStatistics(to.statistics[r], to.sum[r], to.max[r] - base, a, from.statistics[r], from.sum[r],
+                      from.max[r] - base, b);
     to.max[r] = max;
     to.sum[r] = to.sum[r] * a + from.sum[r] * b;
     float* o = to.out + r * to.stride;
@@ -44,12 +48,13 @@ void finishRows(const AttendProblem& p, int64_t batch, int64_t kvHead, int64_t f
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t query = (firstRow + r) / group, head = kvHead * group + (firstRow + r) % group;
     const int64_t row = (batch * p.queryTokens + query) * p.heads + head;
-    float max = s.max[r], sum = s.sum[r], factor = 1;
+    float max = s.max[r], sum = s.sum[r], factor = 1, sinkLogit = 0;
     const bool seen = !(sum == 0);  // true for NaN
     if (p.sinkLogits && seen) {
       const float sink = p.sinkLogits[head] * kLog2e, joint = max > sink ? max : sink, base = softmaxBase(joint);
       factor = exp2One(max - base);
-      sum = sum * factor + exp2One(sink - base);
+      sinkLogit = exp2One(sink - base);
+      sum = sum * factor + sinkLogit;
       max = joint;
     }
     const Vec scale = splat(seen ? factor / sum : 0.f);
@@ -58,6 +63,7 @@ void finishRows(const AttendProblem& p, int64_t batch, int64_t kvHead, int64_t f
     for (int64_t d = 0; d < p.valueDim; d += kLanes)
       storeAs(p.outType, out + d * elementBytes(p.outType), lanesLeft(d, p.valueDim),
               seen ? mul(load(s.out + r * s.stride + d), scale) : zero());
+    if (s.statistics) finishStatistics(p.statistics, row, s.statistics[r], s.sum[r], factor, sinkLogit);
     if (p.lse) p.lse[row] = seen ? kLn2 * max + std::log(sum) : -kInfinity;
   }
 }

@@ -111,7 +111,8 @@ KeySpan runKeys(const AttendPlan& plan, RowSpan rows, int64_t run) {
 }
 
 RowStates rowsFrom(const RowStates& s, int64_t row) {
-  return {s.max + row, s.sum + row, s.out + row * s.stride, s.stride};
+  return {s.max + row, s.sum + row, s.out + row * s.stride, s.stride,
+          s.statistics == nullptr ? nullptr : s.statistics + row};
 }
 
 // Rows of a tile may lie in several tiles of the plan they share.

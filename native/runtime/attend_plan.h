@@ -32,10 +32,13 @@ struct AttendPlan {
   int64_t tasks() const { return heads() * tiles * runs; }
   bool keepsStates() const { return runs > 1 || shared != nullptr || !finishes; }
   int64_t rowsOf(int64_t tile) const { return tile + 1 < tiles ? tileRows : rows - tile * tileRows; }
-  int64_t stateFloats() const { return roundUp(tileRows * (width + 2), kLanes); }
+  bool observes() const { return problem.statistics.data != nullptr; }
+  int64_t stateFloats() const { return roundUp(tileRows * (width + 2 + (observes() ? kStatistics : 0)), kLanes); }
   // A state of a tile's rows laid over memory: outputs first, for their alignment.
   RowStates statesAt(float* base) const {
-    return {base + tileRows * width, base + tileRows * width + tileRows, base, width};
+    float* max = base + tileRows * width;
+    float* behind = max + 2 * tileRows;
+    return {max, max + tileRows, base, width, observes() ? reinterpret_cast<RowStatistics*>(behind) : nullptr};
   }
   RowStates statesOf(int64_t head, int64_t tile, int64_t run) const {
     return statesAt(states + ((head * tiles + tile) * runs + run) * stateFloats());

@@ -119,6 +119,7 @@ AttendProblem Step::problemOf(const StepEntry& e) const {
   p.sinkQ = rowsAt(p.sinkQ, p.qType, e.firstToken * rowElements());
   p.out = static_cast<char*>(p.out) + e.firstToken * p.heads * p.valueDim * elementBytes(p.outType);
   if (p.lse != nullptr) p.lse += e.firstToken * p.heads;
+  if (p.statistics.data != nullptr) p.statistics.data += e.firstToken * p.heads;
   p.table = e.table;
   p.tail.table = e.tailTable;
   p.tail.sinkOrdinals = e.tailSinkOrdinals;
@@ -160,11 +161,11 @@ bool Step::lieTogether(const StepShare& share) const {
   return true;
 }
 
-// The queries of all who take part, and where distances count their positions, one after another.
+// The queries of all who take part, and where distances count, their positions, one after another.
 void Step::gather(const StepShare& share, AttendProblem& p) {
   const int64_t rowBytes = rowElements() * elementBytes(p.qType);
   const bool copies = !lieTogether(share);
-  if (p.alibiSlopes != nullptr) p.positions = memory_.positions;
+  if (p.alibiSlopes != nullptr || p.statistics.data != nullptr) p.positions = memory_.positions;
   p.queryTokens = 0;
   for (int64_t m = 0; m < share.count; ++m) {
     const StepEntry& e = step_.entries[share.members[m]];

@@ -276,7 +276,15 @@ function checkAttention(c: ArenaCase, filled: FilledArena, rows: Rows, random: R
     ...{ queryTokens: queries, keyTokens, heads, kvHeads, headDim, valueDim, precision },
     kv: { type: 'cache', arena: filled.arena, table: filled.table, tail: null },
     ...{ causal: true, window: Infinity, sinkTokens: 0, scale: 1 / Math.sqrt(headDim) },
-    ...{ softcap: 0, mask: null, bias: null, alibiSlopes: null, sinkLogits: null, dropout: null },
+    ...{
+      softcap: 0,
+      mask: null,
+      bias: null,
+      alibiSlopes: null,
+      sinkLogits: null,
+      stats: null,
+      dropout: null,
+    },
   };
   backend.attend(args);
   const result = {
@@ -366,7 +374,7 @@ describe('attention over blocks', () => {
         ...{ headDim: c.headDim, valueDim: c.valueDim, causal: true, window: Infinity },
         kv: { type: 'cache', arena: filled.arena, table: filled.table, tail: null },
         ...{ sinkTokens: 0, scale: 1, softcap: 0, mask: null, bias: null, alibiSlopes: null },
-        ...{ sinkLogits: null, dropout: null },
+        ...{ sinkLogits: null, stats: null, dropout: null },
       });
       const [first, second] = [out.subarray(0, c.valueDim), out.subarray(c.valueDim)];
       for (const x of first) expect(x).toBeNaN();

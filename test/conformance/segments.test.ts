@@ -52,7 +52,7 @@ function prepare(c: Case, shape: PagedShape, sequence: PagedSequence, store: Pag
     ...{ batch: 1, queryTokens: c.tokens, keyTokens: c.keyTokens, heads, kvHeads: shape.kvHeads },
     ...{ headDim: shape.headDim, valueDim: shape.valueDim },
     kv: { type: 'cache', arena: store.main, table: sequence.table, tail: sequence.tail },
-    ...{ causal: true, mask: null, bias: null, dropout: null, precision: c.precision },
+    ...{ causal: true, mask: null, bias: null, dropout: null, stats: null, precision: c.precision },
     ...c.features,
   };
   return { args, q, sinkQ, heads };

@@ -3,6 +3,7 @@ import {
   attention,
   attentionAsync,
   attentionBackward,
+  AttentionStats,
   mergeAttention,
   Tensor,
   type AttentionOptions,
@@ -43,6 +44,25 @@ export const ATTENTION: Row[] = [
     withOptions({ returnLse: 'yes' }),
   ],
   ['INVALID_ARGUMENT', 'options.window', 'a broken window', withOptions({ window: 1.5 })],
+  [
+    'INVALID_ARGUMENT',
+    'options.stats',
+    'statistics into an array',
+    withOptions({ stats: new Float32Array(40) }),
+  ],
+  ['INVALID_ARGUMENT', 'options', 'statistics of a number', () => new AttentionStats(4 as never)],
+  [
+    'INVALID_ARGUMENT',
+    'options.recentTokens',
+    'half a recent token',
+    () => new AttentionStats({ recentTokens: 0.5 }),
+  ],
+  [
+    'OUT_OF_RANGE',
+    'options.sinkTokens',
+    'fewer than no sink tokens',
+    () => new AttentionStats({ sinkTokens: -1 }),
+  ],
   ['INVALID_ARGUMENT', 'options.scale', 'a scale of another type', withOptions({ scale: '1' })],
   ['INVALID_ARGUMENT', 'options.mask', 'a mask that is an array', withOptions({ mask: [1] })],
   [

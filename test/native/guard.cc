@@ -97,7 +97,8 @@ AttendProblem problemOf(const Shape& s, DType type, Edge edge) {
   return p;
 }
 
-// Feature sets: 0 none, 1 causal, 2 window and sinks, 3 mask and bias, 4 ALiBi, sink logits and softcap.
+// Feature sets: 0 none, 1 causal, 2 window and sinks, 3 mask and bias, 4 ALiBi, sink logits and softcap; from 2 on with
+// statistics.
 void attendTensors(const Shape& s, DType type, int features, Edge edge) {
   begin("attend %s B%d Tq%d Tk%d kv%d G%d D%d Dv%d features %d at the %s", nameOf(type), int(s.batch), int(s.queries),
         int(s.keys), int(s.kvHeads), int(s.group), int(s.headDim), int(s.valueDim), features, nameOf(edge));
@@ -110,6 +111,7 @@ void attendTensors(const Shape& s, DType type, int features, Edge edge) {
   const Twin slopes(randomArray(random, DType::f32, heads), edge), sinks(randomArray(random, DType::f32, heads), edge);
   Twin out(randomArray(random, type, s.batch * s.queries * heads * s.valueDim), edge);
   Twin lse(randomArray(random, DType::f32, s.batch * s.queries * heads), edge);
+  Twin stats(randomArray(random, DType::f32, kStatistics * s.batch * s.queries * heads), edge);
   for (const bool guard : {false, true}) {
     AttendProblem p = problemOf(s, type, edge);
     p.q = q.at(guard);
@@ -128,10 +130,12 @@ void attendTensors(const Shape& s, DType type, int features, Edge edge) {
       p.sinkLogits = reinterpret_cast<const float*>(sinks.at(guard));
       p.softcap = 2;
     }
+    if (features > 1) p.statistics = {reinterpret_cast<float*>(stats.at(guard)), s.batch * s.queries * heads, 2, 3};
     if (attend(p, nullptr) != Status::ok) fail("attend refused");
   }
   out.expectSame("out differs");
   lse.expectSame("lse differs");
+  stats.expectSame("statistics differ");
 }
 
 // Tokens stored in two chunks into an arena that fills its pages to the last byte, then attended over.

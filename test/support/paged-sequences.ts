@@ -229,7 +229,8 @@ export function expectedRows(
     part(sinkQ, (j) => j < f.sinkTokens, false),
   ];
   const merged = mergeOracle(parts, tokens * heads, shape.valueDim);
-  return { ...merged, largestScore: max(parts[0].largestScore, parts[1].largestScore) };
+  const largestScore = max(parts[0].largestScore, parts[1].largestScore);
+  return { ...merged, largestScore, stats: null };
 }
 
 export function someSlopes(heads: number): Float32Array {

@@ -103,7 +103,7 @@ export function prepareStep(
     outDtype: c.dtype,
     lse: new Float32Array(tokens * heads).fill(NaN),
     ...{ tokens, heads, kvHeads, headDim, valueDim, arena: store.main, tailArena: store.tail },
-    ...{ plan: planOf(entries, shares), precision: c.precision },
+    ...{ plan: planOf(entries, shares), precision: c.precision, stats: null },
     ...c.features,
   };
   return { args, q, sinkQ };

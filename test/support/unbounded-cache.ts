@@ -2,7 +2,13 @@
  * What a KvCache must look like from outside: every token ever appended and not truncated, kept in plain arrays, with
  * attention over them by the oracle, and the rules of what is held. The judge of the ring.
  */
-import { attention, Tensor, type AttentionFeatures, type KvSequence } from '../../lib';
+import {
+  attention,
+  Tensor,
+  type AttentionFeatures,
+  type AttentionStats,
+  type KvSequence,
+} from '../../lib';
 import { attentionOracle, type OracleAttention } from '../oracle';
 import { coarser } from '../tolerances';
 import { compareWithOracle } from './attention-case';
@@ -11,6 +17,7 @@ import type { CacheName } from './quantise';
 import type { Random } from './random';
 import { isQuantised, type Rows, type Storage } from './stored-rows';
 import { StoredTokens } from './stored-tokens';
+import { compareStats } from './statistics';
 import { f32Tensor, normals, tensor } from './tensors';
 
 export interface CacheShape {
@@ -33,6 +40,8 @@ export interface RowOptions {
   precision?: 'exact' | 'fast';
   /** A random mask, bias, ALiBi slopes and sink logits too. */
   features?: boolean;
+  /** Compares statistics too. */
+  stats?: AttentionStats;
 }
 
 function storageOf(shape: CacheShape): Storage {
@@ -127,6 +136,7 @@ export class UnboundedSequence {
       window: Math.min(options.window ?? Infinity, this.shape.window ?? Infinity),
       sinkTokens: options.sinkTokens ?? this.shape.sinkTokens ?? 0,
       softcap: options.softcap,
+      stats: options.stats,
     };
     const { features, ...plain } = options;
     const result = attention(
@@ -139,7 +149,11 @@ export class UnboundedSequence {
     const dtype = coarser(keyDtype, valueDtype);
     const rounded = options.precision === 'fast' && dtype === 'bf16';
     const coarsest = isQuantised(dtype) || rounded ? coarser(dtype, qDtype) : qDtype;
-    compareWithOracle(name, result, attentionOracle(oracle), coarsest, options.precision);
+    const expected = attentionOracle(oracle);
+    compareWithOracle(name, result, expected, coarsest, options.precision);
+    if (options.stats !== undefined) {
+      compareStats(name, options.stats, expected, coarsest, options.precision);
+    }
   }
 
   /** Gives the oracle every feature, and returns the options that ask for the same. */

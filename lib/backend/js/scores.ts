@@ -4,6 +4,7 @@
  */
 import type { Broadcast } from '../contract';
 import type { Problem, Span } from './problem';
+import { observeMasses, observeSpread } from './statistics';
 import type { Workspace } from './workspace';
 import { RUN_STRIDE } from './workspace';
 
@@ -66,7 +67,13 @@ export function foldRow(
   if (workspace.runCounts[row] === 0) return;
   max = workspace.states.raise(row, max);
   // No maximum but visible keys: all scores so far are NaN, and shall be seen.
-  weighRow(workspace, row, max);
+  if (problem.stats === null) {
+    weighRow(workspace, row, max);
+  } else {
+    observeSpread(workspace, row, max);
+    weighRow(workspace, row, max);
+    observeMasses(problem.stats, workspace, row, view, firstKey);
+  }
   if (problem.dropout !== null) dropWeights(problem.dropout, workspace, row, view, firstKey);
 }
 

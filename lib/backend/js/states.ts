@@ -15,6 +15,11 @@ export class RowStates {
   readonly sum: Float64Array;
   /** [rows, width rounded up to a panel], not normalised. */
   readonly out: Rows;
+  /** What statistics need beside these; kept up only where they are asked for. */
+  readonly spread: Float64Array;
+  readonly sink: Float64Array;
+  readonly recent: Float64Array;
+  readonly visible: Float64Array;
   private readonly rounded: Float32Array;
 
   constructor(
@@ -24,6 +29,10 @@ export class RowStates {
     const stride = roundUpToLanes(width);
     this.max = new Float64Array(rows);
     this.sum = new Float64Array(rows);
+    this.spread = new Float64Array(rows);
+    this.sink = new Float64Array(rows);
+    this.recent = new Float64Array(rows);
+    this.visible = new Float64Array(rows);
     this.out = { data: new Float64Array(rows * stride), offset: 0, stride };
     this.rounded = new Float32Array(width);
   }
@@ -32,6 +41,10 @@ export class RowStates {
   clear(rows: number): void {
     this.max.fill(-Infinity, 0, rows);
     this.sum.fill(0, 0, rows);
+    this.spread.fill(0, 0, rows);
+    this.sink.fill(0, 0, rows);
+    this.recent.fill(0, 0, rows);
+    this.visible.fill(0, 0, rows);
     this.out.data.fill(0, 0, rows * this.out.stride);
   }
 
@@ -42,6 +55,11 @@ export class RowStates {
     this.max[row] = candidate;
     // exp(-Infinity) = 0 where the state was empty; its sums are zeros.
     const factor = Math.exp(before - candidate);
+    // sum w (s - max): s - max grows by before - candidate; what is empty stays 0.
+    const moved = before === -Infinity ? 0 : (before - candidate) * this.sum[row];
+    this.spread[row] = factor * (this.spread[row] + moved);
+    this.sink[row] *= factor;
+    this.recent[row] *= factor;
     this.sum[row] *= factor;
     const { data, stride } = this.out;
     const end = (row + 1) * stride;

@@ -11,6 +11,7 @@ import { rotate, rotateBack } from './rotate';
 import { widen } from './rows';
 import type { RowView } from './scores';
 import { foldRow, maskHides, viewRow } from './scores';
+import { writeKeyStatistics, writeMasses } from './statistics';
 import type { Workspace } from './workspace';
 import { RUN_STRIDE } from './workspace';
 
@@ -199,16 +200,20 @@ export class Tile {
 
   /** Joins the sink logits, normalises and writes. */
   finish(): void {
-    const { out, outDtype, lse, valueDim, sinkLogits } = this.problem;
+    const { out, outDtype, lse, valueDim, sinkLogits, stats } = this.problem;
     const { states } = this.workspace;
     for (let row = 0; row < this.rows; row++) {
       const index = this.outputRow(row);
+      let sinkLogit = 0;
+      if (stats !== null) writeKeyStatistics(stats, states, row, index);
       // A sink logit alone makes no output: rows without keys stay zeros.
       if (sinkLogits !== null && states.sum[row] !== 0) {
         const logit = sinkLogits[index % this.problem.heads];
         const max = states.raise(row, logit);
-        states.sum[row] += Math.exp(logit - max);
+        sinkLogit = Math.exp(logit - max);
+        states.sum[row] += sinkLogit;
       }
+      if (stats !== null) writeMasses(stats, states, row, index, sinkLogit);
       if (this.blocks.rotateValues) rotateBack(states.out.data, row * states.out.stride, valueDim);
       states.write(row, out, outDtype, index * valueDim);
       if (lse !== null) lse[index] = states.lse(row);

@@ -16,7 +16,7 @@ import { RmsNorm } from '../../nn/rms-norm';
 import { Rope } from '../../nn/rope';
 import { BlockScratch, TransformerBlock, type BlockLayers } from '../../nn/transformer-block';
 import type { KvCacheSettings } from '../cache-settings';
-import type { LanguageModel, ModelConfig, WeightSource } from '../types';
+import type { AttentionObserver, LanguageModel, ModelConfig, WeightSource } from '../types';
 
 /**
  * Tokens that go through the layers together. Enough for the matrix products to read each weight once for many
@@ -122,6 +122,7 @@ class Llama implements LanguageModel {
     sequence: KvSequence,
     want: 'last' | 'all',
     out?: Float32Array,
+    observer?: AttentionObserver,
   ): Float32Array {
     this.checkForward(ids, sequence);
     const { vocabSize } = this.config;
@@ -131,7 +132,7 @@ class Llama implements LanguageModel {
     for (let from = 0, to; from < ids.length; from = to) {
       to = Math.min(ids.length, from + CHUNK_TOKENS, from + sequence.longestChunk);
       const tokens = to - from;
-      this.transform(ids, from, tokens, sequence);
+      this.transform(ids, from, tokens, sequence, observer);
       if (want === 'all') this.predict(0, tokens, logits.subarray(from * vocabSize));
       else if (to === ids.length) this.predict(tokens - 1, 1, logits);
     }
@@ -144,10 +145,12 @@ class Llama implements LanguageModel {
     from: number,
     tokens: number,
     sequence: KvSequence,
+    observer: AttentionObserver | undefined,
   ): void {
     this.embedding.apply(ids, this.x, from, tokens);
     this.blocks.forEach((block, layer) => {
-      block.forward(this.x, tokens, sequence, layer, this.scratch);
+      block.forward(this.x, tokens, sequence, layer, this.scratch, observer?.layers[layer]);
+      observer?.record(layer);
     });
   }
 

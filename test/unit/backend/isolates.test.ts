@@ -21,7 +21,7 @@ const PRELUDE = `
       batch: 1, queryTokens: tokens, keyTokens: tokens, heads: 8, kvHeads: 2, headDim: 64, valueDim: 64,
       kv: { type: 'tensor', k: random(tokens * 2 * 64), v: random(tokens * 2 * 64), dtype: 'f32' },
       causal: true, window: Infinity, sinkTokens: 0, scale: 0.125, softcap: 0, mask: null, bias: null,
-      alibiSlopes: null, sinkLogits: null, dropout: null, precision: 'exact',
+      alibiSlopes: null, sinkLogits: null, stats: null, dropout: null, precision: 'exact',
     };
   }
   const spawn = (body) => new Worker(prelude + '(async () => {' + body + '})()', { eval: true });

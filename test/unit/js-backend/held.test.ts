@@ -91,6 +91,7 @@ const NO_FEATURES = {
   bias: null,
   alibiSlopes: null,
   sinkLogits: null,
+  stats: null,
   dropout: null,
   precision: 'exact' as const,
 };

@@ -159,6 +159,7 @@ function stepOf(p: Drawn): { args: AttendStepArgs; entries: Entry[] } {
     alibiSlopes: p.alibi ? Float32Array.from({ length: heads }, (_, h) => 2 ** -(h + 2)) : null,
     sinkLogits: p.sinkLogits ? Float32Array.from(normals(random, heads, 'f32')) : null,
     precision: 'exact',
+    stats: null,
   };
   return { args, entries };
 }

@@ -108,6 +108,7 @@ export function inputs(p: Problem): Inputs {
     ...p,
     ...features,
     precision: 'exact',
+    stats: null,
     heads,
     scale,
     q: toBits(q, dtype),
