@@ -1,0 +1,149 @@
+/**
+ * What statistics cost a decode call: the same call with `stats` and without, in turns, over a cache of so many layers
+ * that keys come from memory. Entropies are checked against float64 first.
+ *
+ *   npm run bench:stats           fails where the median overhead of a shape is 3 % or more
+ */
+import { attention, AttentionStats, backend, KvCache, Tensor } from '../lib';
+import type { CacheDType } from '../lib';
+import { medianInterval, spread } from '../lib/cli/bench/statistics';
+import { SeededRandom } from '../lib/core/random';
+
+const BAR = 0.03;
+/** More than any L3 of one core complex that this has run on. */
+const TOUCHED_BYTES = 160 * 2 ** 20;
+const ROUNDS = 41;
+const WARM_ROUNDS = 4;
+
+interface Shape {
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  context: number;
+  dtype: CacheDType;
+}
+
+const SHAPES: readonly Shape[] = [
+  ...(['f32', 'bf16', 'q8', 'q4'] as const).map((dtype) => ({
+    ...{ heads: 32, kvHeads: 8, headDim: 128, context: 4096, dtype },
+  })),
+  { heads: 15, kvHeads: 5, headDim: 64, context: 4096, dtype: 'bf16' },
+  { heads: 14, kvHeads: 2, headDim: 64, context: 1000, dtype: 'f32' },
+  { heads: 12, kvHeads: 12, headDim: 64, context: 777, dtype: 'q8' },
+];
+
+/** Of the entropy, by what is stored: a cache rounds, and integers multiply queries of 8 (q4) or 16 bits. */
+const TOLERANCE: Record<CacheDType, number> = {
+  f32: 1e-4,
+  f16: 2e-3,
+  bf16: 5e-3,
+  q8: 5e-3,
+  q4: 5e-2,
+};
+
+const BYTES: Record<CacheDType, number> = { f32: 4, f16: 2, bf16: 2, q8: 1, q4: 0.5 };
+
+/** A number of mean 0 and variance 1. */
+function deviate(random: SeededRandom): number {
+  return Math.sqrt(12) * (random.uniform() - 0.5);
+}
+
+/** A cache filled with such numbers, and its keys, the same in each layer. */
+function fill({ kvHeads, headDim, context, dtype }: Shape) {
+  const bytes = 2 * kvHeads * headDim * context * BYTES[dtype];
+  const layers = Math.ceil(TOUCHED_BYTES / bytes);
+  const cache = new KvCache({ layers, kvHeads, headDim, capacity: context, dtype });
+  const sequence = cache.sequence();
+  const random = new SeededRandom(1);
+  const rows = (): Tensor<'f32'> =>
+    Tensor.view(
+      Float32Array.from({ length: kvHeads * headDim * context }, () => deviate(random)),
+      [context, kvHeads, headDim],
+    );
+  const [k, v] = [rows(), rows()];
+  for (let layer = 0; layer < layers; layer++) sequence.append(layer, k, v);
+  return { cache, sequence, k: k.data };
+}
+
+/** H / ln n of one head's softmax, float64. */
+function entropyOf(q: Float32Array, k: Float32Array, shape: Shape, head: number): number {
+  const { heads, kvHeads, headDim, context } = shape;
+  const kvHead = Math.floor(head / (heads / kvHeads));
+  const scores = Array.from({ length: context }, (_, j) => {
+    let dot = 0;
+    for (let d = 0; d < headDim; d++) {
+      dot += q[head * headDim + d] * k[(j * kvHeads + kvHead) * headDim + d];
+    }
+    return dot / Math.sqrt(headDim);
+  });
+  const top = Math.max(...scores);
+  const weights = scores.map((s) => Math.exp(s - top));
+  const sum = weights.reduce((a, b) => a + b);
+  const entropy = -weights.reduce((h, w) => h + (w / sum) * Math.log(w / sum), 0);
+  return entropy / Math.log(context);
+}
+
+function measure(shape: Shape): { line: string; overhead: number } {
+  const { heads, kvHeads, headDim, context, dtype } = shape;
+  const { cache, sequence, k } = fill(shape);
+  const random = new SeededRandom(2);
+  const q = Tensor.from(
+    Array.from({ length: heads * headDim }, () => deviate(random)),
+    [1, 1, heads, headDim],
+  );
+  const out = Tensor.zeros([1, 1, heads, headDim]);
+  const stats = new AttentionStats();
+  attention(q, sequence.layer(0), { out, stats });
+  let error = 0;
+  for (let head = 0; head < heads; head++) {
+    error = Math.max(error, Math.abs(stats.entropy[head] - entropyOf(q.data, k, shape, head)));
+  }
+  if (!(error <= TOLERANCE[dtype])) throw new Error(`${dtype}: entropy is off by ${error}`);
+
+  const views = Array.from({ length: cache.layers }, (_, layer) => sequence.layer(layer));
+  const timed = (options: { out: Tensor<'f32'>; stats?: AttentionStats }): number => {
+    const start = process.hrtime.bigint();
+    for (const layer of views) attention(q, layer, options);
+    return Number(process.hrtime.bigint() - start) / 1e3 / views.length;
+  };
+  const [plain, observed, ratios]: number[][] = [[], [], []];
+  for (let round = -WARM_ROUNDS; round < ROUNDS; round++) {
+    const first = round % 2 === 0 ? timed({ out }) : timed({ out, stats });
+    const second = round % 2 === 0 ? timed({ out, stats }) : timed({ out });
+    if (round < 0) continue;
+    const [without, withStats] = round % 2 === 0 ? [first, second] : [second, first];
+    plain.push(without);
+    observed.push(withStats);
+    ratios.push(withStats / without - 1);
+  }
+  cache.dispose();
+  const [a, b, c] = [plain, observed, ratios].map((values) => spread(values));
+  const [low, high] = medianInterval(ratios);
+  const percent = (x: number): string => `${(100 * x).toFixed(2)} %`;
+  const cells = [
+    ...[`${heads}/${kvHeads}/${headDim}`, String(context), dtype],
+    ...[`${a.median.toFixed(1)} µs`, `${b.median.toFixed(1)} µs`],
+    ...[percent(c.median), `${percent(low)} to ${percent(high)}`, error.toExponential(1)],
+  ];
+  return { line: `| ${cells.join(' | ')} |`, overhead: c.median };
+}
+
+function main(): void {
+  const { kind, isa, threads } = backend();
+  console.log(`decode, ${kind} ${isa}, ${threads} threads, ${ROUNDS} rounds in turns\n`);
+  console.log(
+    '| heads/KV/dim | context | cache | without | with | overhead | 95 % of its median | error |',
+  );
+  console.log('| --- | --- | --- | --- | --- | --- | --- | --- |');
+  const wanted = process.argv.slice(2);
+  let fits = true;
+  for (const shape of SHAPES) {
+    if (wanted.length > 0 && !wanted.includes(shape.dtype)) continue;
+    const { line, overhead } = measure(shape);
+    console.log(line);
+    fits &&= overhead < BAR;
+  }
+  process.exitCode = fits ? 0 : 1;
+}
+
+main();
