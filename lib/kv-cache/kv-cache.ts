@@ -10,10 +10,10 @@ import { expectedError } from '../core/errors';
 import { DISPOSED, IDLE } from '../core/storage';
 import { disposeSymbol } from '../core/tensor';
 import { allocate, checkedProduct, stateError } from '../core/validate';
-import { blockTokensFor, planRing } from './geometry';
+import { planRing } from './geometry';
 import { LayerGroup } from './layer-group';
 import type { LayerStorage } from './layer-group';
-import { planCache } from './options';
+import { planBlocks, planCache } from './options';
 import type { CachePlan, KvCacheOptions } from './options';
 import { Prefixes } from './prefixes';
 import { KvSequence } from './sequence';
@@ -280,9 +280,7 @@ interface Storage {
 
 /** All layers' arenas, or none. */
 function createStorage(plan: CachePlan, backend: Backend): Storage {
-  const capacity = Math.max(...plan.layers.map(({ ring }) => ring.capacity));
-  const blockTokens = blockTokensFor(capacity, plan.layers[0].ring.quantised);
-  const prefixBlocks = Math.ceil(plan.prefixTokens / blockTokens);
+  const { capacity, blockTokens, prefixBlocks } = planBlocks(plan);
   const byShape = new Map<string, LayerGroup>();
   const storage: LayerStorage[] = [];
   checkedProduct([plan.layers.length, plan.sequences, capacity, 4], 'options.capacity');

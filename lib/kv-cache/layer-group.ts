@@ -39,10 +39,9 @@ export class LayerGroup {
     prefixBlocks: number,
     private readonly backend: Backend,
   ) {
-    const { sinkBlocks, ringBlocks, tail } = geometry;
-    this.pool = new BlockPool(sequences * (sinkBlocks + ringBlocks) + prefixBlocks);
-    const tails = tail === null ? 0 : sequences * (tail.sinkBlocks + tail.ringBlocks);
-    this.tailPool = tail === null ? null : new BlockPool(tails);
+    const { blocks, tailBlocks } = blockCounts(geometry, sequences, prefixBlocks);
+    this.pool = new BlockPool(blocks);
+    this.tailPool = tailBlocks === null ? null : new BlockPool(tailBlocks);
   }
 
   /** A sequence's empty ring. */
@@ -64,13 +63,12 @@ export class LayerGroup {
   addLayer(plan: LayerPlan, cache: CachePlan): LayerStorage {
     const { keyDtype, valueDtype, rotateKeys, rotateValues } = cache;
     const { kvHeads, headDim, valueDim, rope } = plan;
-    const { blockTokens } = this.geometry;
-    const shape = { kvHeads, headDim, valueDim, rotateKeys, rotateValues, blockTokens };
-    const main = { ...shape, keyDtype, valueDtype, blocks: this.pool.blocks };
+    const counts = { blocks: this.pool.blocks, tailBlocks: this.tailPool?.blocks ?? null };
+    const { main, tail } = arenaLayouts(plan, cache, this.geometry.blockTokens, counts);
     const arena = this.createArena(main);
     let tailArena: Arena | null = null;
     try {
-      if (this.tailPool !== null) tailArena = this.createArena(tailOf(main, this.tailPool.blocks));
+      if (tail !== null) tailArena = this.createArena(tail);
     } catch (error) {
       arena.dispose();
       throw error;
@@ -94,12 +92,7 @@ export class LayerGroup {
   }
 
   private createArena(layout: ArenaLayout): Arena {
-    const { blocks } = layout;
-    if (blocks > MAX_BLOCKS) {
-      const expected = `at most ${MAX_BLOCKS} blocks of ${layout.blockTokens} tokens`;
-      throw expectedError('OUT_OF_RANGE', 'options.capacity', expected, `${blocks} blocks`);
-    }
-    const bytes = checkedProduct([blocks, blockBytes(layout)], 'options.capacity');
+    const bytes = checkArena(layout);
     return allocate(() => this.backend.createArena(layout), bytes, 'options.capacity');
   }
 
@@ -109,6 +102,46 @@ export class LayerGroup {
       tailArena?.dispose();
     }
   }
+}
+
+/** An arena's bytes without padding. @throws GqaError OUT_OF_RANGE where ids or sizes cannot count them */
+export function checkArena(layout: ArenaLayout): number {
+  const { blocks, blockTokens } = layout;
+  if (blocks > MAX_BLOCKS) {
+    const expected = `at most ${MAX_BLOCKS} blocks of ${blockTokens} tokens`;
+    throw expectedError('OUT_OF_RANGE', 'options.capacity', expected, `${blocks} blocks`);
+  }
+  return checkedProduct([blocks, blockBytes(layout)], 'options.capacity');
+}
+
+/** Blocks of a group's pools. */
+export interface BlockCounts {
+  blocks: number;
+  /** Of floats beside quantised ones; null in a cache of floats. */
+  tailBlocks: number | null;
+}
+
+export function blockCounts(
+  { sinkBlocks, ringBlocks, tail }: RingGeometry,
+  sequences: number,
+  prefixBlocks: number,
+): BlockCounts {
+  return {
+    blocks: sequences * (sinkBlocks + ringBlocks) + prefixBlocks,
+    tailBlocks: tail === null ? null : sequences * (tail.sinkBlocks + tail.ringBlocks),
+  };
+}
+
+/** A layer's arenas. */
+export function arenaLayouts(
+  { kvHeads, headDim, valueDim }: LayerPlan,
+  { keyDtype, valueDtype, rotateKeys, rotateValues }: CachePlan,
+  blockTokens: number,
+  { blocks, tailBlocks }: BlockCounts,
+): { main: ArenaLayout; tail: ArenaLayout | null } {
+  const shape = { kvHeads, headDim, valueDim, rotateKeys, rotateValues, blockTokens };
+  const main = { ...shape, keyDtype, valueDtype, blocks };
+  return { main, tail: tailBlocks === null ? null : tailOf(main, tailBlocks) };
 }
 
 /** The same in floats: f16 holds what q8 and q4 take. */

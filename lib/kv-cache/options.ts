@@ -6,6 +6,7 @@ import { requireCacheDType, requirePerPart } from '../core/per-part';
 import type { PerPart } from '../core/per-part';
 import { MAX_HEAD_DIM, describe, requireBoolean, requireInteger } from '../core/validate';
 import { requireOptions, requireWindow } from '../core/validate';
+import { blockTokensFor } from './geometry';
 import type { RingShape } from './geometry';
 
 /** Turns x [tokens, heads, headDim] in place to positions start, start + 1, ...: RoPE. nn's `Rope` is one. */
@@ -91,7 +92,7 @@ export interface CachePlan {
 /** Far beyond any model; each layer costs a few objects however small its storage. */
 const MAX_LAYERS = 2 ** 16;
 /** Slack of layers with a window of their own: a chunk of a prompt, or a long draft. */
-const LOCAL_SLACK = 256;
+export const LOCAL_SLACK = 256;
 
 /** @throws GqaError INVALID_ARGUMENT, INVALID_DTYPE, NON_FINITE, OUT_OF_RANGE */
 export function planCache(options: KvCacheOptions): CachePlan {
@@ -119,6 +120,18 @@ export function planCache(options: KvCacheOptions): CachePlan {
     prefixTokens: requireInteger(options.prefixTokens ?? 0, 'options.prefixTokens', 0),
     model: readModel(options.model ?? ''),
   };
+}
+
+/** What all layers have in common. */
+export function planBlocks({ layers, prefixTokens }: CachePlan): {
+  /** The largest of a layer. */
+  capacity: number;
+  blockTokens: number;
+  prefixBlocks: number;
+} {
+  const capacity = Math.max(...layers.map(({ ring }) => ring.capacity));
+  const blockTokens = blockTokensFor(capacity, layers[0].ring.quantised);
+  return { capacity, blockTokens, prefixBlocks: Math.ceil(prefixTokens / blockTokens) };
 }
 
 function readShapes(layers: unknown): readonly LayerShape[] {
