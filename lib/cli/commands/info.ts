@@ -1,7 +1,9 @@
 /** gqa info: what runs here and why. */
-import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
+import { availableParallelism, cpus } from 'node:os';
 import type { Command } from 'commander';
 import { backend } from '../../backend';
+import { cpuCaches, memoryInfo, type CacheLevel, type MemoryInfo } from '../../toolkit/machine';
+import { formatBytes } from '../../toolkit/numbers';
 import { packageVersion } from '../about';
 import { print } from '../terminal';
 
@@ -13,30 +15,14 @@ Examples:
 
 const NAME_WIDTH = 10;
 
-interface MemoryInfo {
-  totalBytes: number;
-  /** What the cgroup allows; null where it sets no limit. */
-  limitBytes: number | null;
-  availableBytes: number;
-}
-
 interface Info {
   version: string;
   backend: { kind: string; isa: string; threads: number; reason: string };
   cpu: { model: string; architecture: string; logicalCpus: number; usableCpus: number };
   memory: MemoryInfo;
+  caches: CacheLevel[];
   node: string;
   platform: string;
-}
-
-function memoryInfo(): MemoryInfo {
-  const totalBytes = totalmem();
-  // 0 or a number beyond the machine's memory: no limit.
-  const limit = process.constrainedMemory();
-  const limitBytes = limit > 0 && limit < totalBytes ? limit : null;
-  // Node 20.13 and later know what the cgroup leaves.
-  const available = process.availableMemory?.() ?? freemem();
-  return { totalBytes, limitBytes, availableBytes: Math.min(available, limitBytes ?? totalBytes) };
 }
 
 export function collectInfo(): Info {
@@ -51,6 +37,7 @@ export function collectInfo(): Info {
       usableCpus: availableParallelism(),
     },
     memory: memoryInfo(),
+    caches: cpuCaches(),
     node: process.version,
     platform: process.platform,
   };
@@ -60,7 +47,11 @@ function gibibytes(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 }
 
-function infoText({ version, backend: chosen, cpu, memory, node, platform }: Info): string {
+function cacheText({ level, count, size }: CacheLevel): string {
+  return `L${level} ${count > 1 ? `${count} x ` : ''}${formatBytes(size)}`;
+}
+
+function infoText({ version, backend: chosen, cpu, memory, caches, node, platform }: Info): string {
   const limit =
     memory.limitBytes === null ? 'no cgroup limit' : `limit ${gibibytes(memory.limitBytes)}`;
   const lines = [
@@ -73,6 +64,7 @@ function infoText({ version, backend: chosen, cpu, memory, node, platform }: Inf
       'memory',
       `${gibibytes(memory.availableBytes)} available of ${gibibytes(memory.totalBytes)}, ${limit}`,
     ],
+    ...(caches.length > 0 ? [['caches', caches.map(cacheText).join(', ')]] : []),
     ['node', `${node} on ${platform} ${cpu.architecture}`],
   ];
   return lines.map(([name, value]) => `${`${name}:`.padEnd(NAME_WIDTH)}${value}\n`).join('');
