@@ -24,3 +24,21 @@ export type { SaveResult } from './kv-cache/snapshot/saving';
 export type { BlockStore } from './kv-cache/snapshot/store';
 export * from './model';
 export * from './nn';
+export { plan, PRESETS } from './toolkit/plan';
+export type {
+  BuyBack,
+  CacheExit,
+  ExitPlan,
+  Fit,
+  GroupRow,
+  KvBytes,
+  KvDType,
+  LoadPlan,
+  MeasuredDamage,
+  ModelShape,
+  ParameterCounts,
+  Plan,
+  PlanOptions,
+  PresetName,
+  WeightPlan,
+} from './toolkit/plan';

@@ -13,6 +13,7 @@ import { ATTENTION, MERGE } from './attention-rows';
 import { cache, CACHE } from './cache-rows';
 import { modelRows } from './model-rows';
 import { outputRows } from './output-rows';
+import { PLANS } from './plan-rows';
 import { kv, q, SHAPE, zeros } from './rows';
 import { CACHE_USES, SHARING, smallCache } from './sharing-rows';
 import { SNAPSHOTS } from './snapshot-rows';
@@ -37,6 +38,7 @@ const ROWS = [
   ...CACHE,
   ...SHARING,
   ...SNAPSHOTS,
+  ...PLANS,
   ...modelRows(
     () => model,
     () => folder,
