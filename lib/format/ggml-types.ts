@@ -65,6 +65,12 @@ export const GGML_TYPES: ReadonlyMap<number, GgmlType> = new Map([
   [39, quantised('MXFP4', 32, 17)],
 ]);
 
+const FLOAT_NAMES: Readonly<Record<FloatDType, string>> = { f32: 'F32', f16: 'F16', bf16: 'BF16' };
+
+export function ggmlTypeName(dtype: FloatDType): string {
+  return FLOAT_NAMES[dtype];
+}
+
 const CODES: ReadonlyMap<string, number> = new Map(
   Array.from(GGML_TYPES, ([code, { name }]) => [name, code]),
 );

@@ -5,9 +5,10 @@ import { expectedError } from '../core/errors';
 import { describe } from '../core/validate';
 import { readJsonFile } from '../format/file';
 import { GgufFile } from '../format/gguf';
+import type { SafetensorsFile } from '../format/safetensors';
 import { configFromHuggingFace, storedKvHeads } from './config';
 import { configFromGguf } from './gguf-config';
-import { JsonFields } from './json-fields';
+import { JsonFields, type JsonObject } from './json-fields';
 import { readHeadsOnce } from './repeated-heads';
 import { createTokenizer, missingTokenizer, type Tokenizer } from './tokenizer';
 import { readFolderTokenizer } from './tokenizer-folder';
@@ -17,7 +18,24 @@ import { GgufWeights, openFolderWeights } from './weights';
 
 const MAX_CONFIG_BYTES = 2 ** 24;
 
+export interface StoredFolder {
+  form: 'folder';
+  /** config.json */
+  json: JsonObject;
+  /** Each tensor's file. */
+  files: ReadonlyMap<string, SafetensorsFile>;
+  /** KV heads that the tensors have in every layer. */
+  kvHeads: number;
+}
+
+export interface StoredGguf {
+  form: 'gguf';
+  file: GgufFile;
+}
+
 export interface Checkpoint {
+  /** What it is stored in. */
+  readonly stored: StoredFolder | StoredGguf;
   readonly config: ModelConfig;
   readonly weights: WeightSource;
   /** Builds the tokenizer; one that refuses text where the checkpoint has none. */
@@ -40,18 +58,21 @@ export function openCheckpoint(path: string): Checkpoint {
 
 function openFolder(folder: string): Checkpoint {
   const path = join(folder, 'config.json');
-  const config = new JsonFields(path, readJsonFile(path, MAX_CONFIG_BYTES));
+  const json = readJsonFile(path, MAX_CONFIG_BYTES) as JsonObject;
+  const config = new JsonFields(path, json);
   const generationPath = join(folder, 'generation_config.json');
   const generation = new JsonFields(
     generationPath,
     existsSync(generationPath) ? readJsonFile(generationPath, MAX_CONFIG_BYTES) : {},
   );
-  const files = openFolderWeights(folder);
-  return closingOnError(files, () => {
-    const model = configFromHuggingFace(config, generation, files.has('lm_head.weight'));
+  const weights = openFolderWeights(folder);
+  return closingOnError(weights, () => {
+    const model = configFromHuggingFace(config, generation, weights.has('lm_head.weight'));
+    const kvHeads = storedKvHeads(config);
     return {
+      stored: { form: 'folder', json, files: weights.files, kvHeads },
       config: model,
-      weights: readHeadsOnce(folder, files, model.layerKvHeads, storedKvHeads(config)),
+      weights: readHeadsOnce(folder, weights, model.layerKvHeads, kvHeads),
       tokenizer: () => build(folder, readFolderTokenizer(folder)),
     };
   });
@@ -62,7 +83,12 @@ function openGguf(path: string): Checkpoint {
   return closingOnError(file, () => {
     const config = configFromGguf(file);
     const weights = new GgufWeights(file, config.heads, config.layerKvHeads);
-    return { config, weights, tokenizer: () => build(path, readGgufTokenizer(file)) };
+    return {
+      stored: { form: 'gguf', file },
+      config,
+      weights,
+      tokenizer: () => build(path, readGgufTokenizer(file)),
+    };
   });
 }
 

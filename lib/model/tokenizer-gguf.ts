@@ -3,13 +3,21 @@
  * 'gpt2' is byte-level BPE with a pre-tokenizer chosen by name; 'llama' is SentencePiece, BPE by score with bytes as
  * last resort.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { GgufFile, GgufValue } from '../format/gguf';
-import { JsonFields, type JsonObject, unsupported } from './json-fields';
+import { isObject, JsonFields, type JsonObject, unsupported } from './json-fields';
 import type { TokenizerSource } from './tokenizer';
 import { BYTE_LEVEL, GPT2_PATTERN, split } from './tokenizer-json';
 
 /** tokenizer.ggml.token_type */
-const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, byte: 6 } as const;
+export const TOKEN_TYPE = {
+  normal: 1,
+  unknown: 2,
+  control: 3,
+  userDefined: 4,
+  unused: 5,
+  byte: 6,
+} as const;
 
 /** Words with any one symbol before them, numbers in groups of at most three, symbols with the line breaks after them. */
 const LLAMA3_PATTERN = wordPattern('\\p{N}{1,3}');
@@ -57,6 +65,37 @@ const BPE_KINDS: ReadonlyMap<string, BpeKind> = new Map([
   ['qwen2', QWEN2],
   ['deepseek-r1-qwen', QWEN2],
 ]);
+
+/** The names by which other readers know the kinds best. */
+const BPE_NAMES = ['gpt-2', 'smollm', 'llama-bpe', 'qwen2'];
+
+/**
+ * The value of tokenizer.ggml.pre for a tokenizer.json as prepareTokenizerJson leaves it; null where it is no byte-level
+ * BPE, or cuts text in a way that has no name here.
+ */
+export function bpeKindName(json: JsonObject): string | null {
+  const model = isObject(json.model) ? json.model : {};
+  if (model.type !== 'BPE' || model.byte_fallback === true) return null;
+  const parts = preTokenizers(json.pre_tokenizer);
+  const found = BPE_NAMES.find((name) => {
+    const { patterns, normalizer = null, wholePieces = false } = BPE_KINDS.get(name)!;
+    return (
+      isDeepStrictEqual(parts, [...patterns.map(split), BYTE_LEVEL]) &&
+      isDeepStrictEqual(json.normalizer ?? null, normalizer && { type: normalizer }) &&
+      (model.ignore_merges ?? false) === wholePieces
+    );
+  });
+  return found ?? null;
+}
+
+/** One after the other; what trims offsets of tokens, and not tokens, is left out. */
+function preTokenizers(pre: unknown): unknown[] {
+  if (!isObject(pre)) return [pre];
+  if (pre.type === 'Sequence' && Array.isArray(pre.pretokenizers)) {
+    return pre.pretokenizers.flatMap(preTokenizers);
+  }
+  return [pre.type === 'ByteLevel' ? { ...pre, trim_offsets: BYTE_LEVEL.trim_offsets } : pre];
+}
 
 /** Null where the file has no vocabulary. @throws GqaError INVALID_FILE, UNSUPPORTED_MODEL */
 export function readGgufTokenizer(file: GgufFile): TokenizerSource | null {

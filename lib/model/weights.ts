@@ -17,7 +17,7 @@ const INDEX = 'model.safetensors.index.json';
 const MAX_INDEX_BYTES = 2 ** 26;
 
 /** @throws GqaError INVALID_FILE */
-export function openFolderWeights(folder: string): WeightSource {
+export function openFolderWeights(folder: string): SafetensorsWeights {
   if (existsSync(join(folder, SINGLE))) {
     const file = new SafetensorsFile(join(folder, SINGLE));
     return new SafetensorsWeights(new Map([...file.tensors.keys()].map((name) => [name, file])));
@@ -29,8 +29,9 @@ export function openFolderWeights(folder: string): WeightSource {
   return new SafetensorsWeights(openShards(folder, index));
 }
 
-class SafetensorsWeights implements WeightSource {
-  constructor(private readonly files: ReadonlyMap<string, SafetensorsFile>) {}
+export class SafetensorsWeights implements WeightSource {
+  /** `files`: each tensor's. */
+  constructor(readonly files: ReadonlyMap<string, SafetensorsFile>) {}
 
   has(name: string): boolean {
     return this.files.has(name);
@@ -147,21 +148,49 @@ export function ggufName(name: string): string {
   return layer === undefined ? `${stored}.${kind}` : `blk.${layer}.${stored}.${kind}`;
 }
 
+const HUGGING_FACE_NAMES: ReadonlyMap<string, string> = new Map(
+  [...GGUF_GLOBAL_NAMES, ...GGUF_LAYER_NAMES].map(([name, stored]) => [stored, name]),
+);
+
+/** The inverse of ggufName. */
+export function huggingFaceName(stored: string): string {
+  const match = /^(?:blk\.(\d+)\.)?(.+)\.(weight|bias)$/.exec(stored);
+  if (match === null) return stored;
+  const [, layer, part, kind] = match;
+  const name = HUGGING_FACE_NAMES.get(part);
+  if (name === undefined || GGUF_LAYER_NAMES.has(name) !== (layer !== undefined)) return stored;
+  return layer === undefined ? `${name}.${kind}` : `model.layers.${layer}.${name}.${kind}`;
+}
+
 /**
  * GGUF orders the rows of a Q or K projection for interleaved RoPE: row (h, r, s) of [heads, headDim / 2, 2] turns
  * with its neighbour. Half-split RoPE wants it at (h, s, r) of [heads, 2, headDim / 2].
  */
 export function halfSplit<T extends StoredTensor>(tensor: T, heads: number): T {
+  return withRowsMoved(tensor, heads, 'half-split');
+}
+
+/** The inverse of halfSplit. */
+export function interleaved<T extends StoredTensor>(tensor: T, heads: number): T {
+  return withRowsMoved(tensor, heads, 'interleaved');
+}
+
+function withRowsMoved<T extends StoredTensor>(
+  tensor: T,
+  heads: number,
+  order: 'half-split' | 'interleaved',
+): T {
   const { shape, data } = tensor;
   const rows = shape[0];
   // Elements of a row, or bytes of its blocks.
   const columns = data.length / rows;
   const pairs = rows / heads / 2;
   const out = data.slice();
-  for (let to = 0; to < rows; to++) {
-    const head = Math.floor(to / (2 * pairs));
-    const side = Math.floor(to / pairs) % 2;
-    const from = 2 * (head * pairs + (to % pairs)) + side;
+  for (let split = 0; split < rows; split++) {
+    const head = Math.floor(split / (2 * pairs));
+    const side = Math.floor(split / pairs) % 2;
+    const paired = 2 * (head * pairs + (split % pairs)) + side;
+    const [to, from] = order === 'half-split' ? [split, paired] : [paired, split];
     out.set(data.subarray(from * columns, (from + 1) * columns), to * columns);
   }
   return { ...tensor, data: out };

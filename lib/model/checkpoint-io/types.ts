@@ -15,6 +15,7 @@
  */
 import type { FloatDType } from '../../core/dtype';
 import type { LoadedTensor } from '../../format/file';
+import type { StoredFolder, StoredGguf } from '../checkpoint';
 import type { JsonObject } from '../json-fields';
 import type { Tokenizer } from '../tokenizer';
 import type { ModelConfig, WeightSource } from '../types';
@@ -32,8 +33,10 @@ export interface SourceTensor {
 export interface CheckpointSource {
   readonly path: string;
   readonly form: 'folder' | 'gguf';
+  /** @internal The files. */
+  readonly stored: StoredFolder | StoredGguf;
   readonly config: ModelConfig;
-  /** config.json as it is, or made from GGUF metadata. */
+  /** config.json as it is, or made from GGUF metadata. @throws GqaError UNSUPPORTED_MODEL where the metadata say more than it can */
   readonly configJson: JsonObject;
   /** Every tensor, by its name, in the order of the model: embedding, layers, final norm, output head, others. */
   readonly tensors: ReadonlyMap<string, SourceTensor>;
@@ -75,20 +78,10 @@ export interface CheckpointSink {
   /** Copies the next tensor that was not declared as changed, and returns its name; null when all are copied. */
   copyNext(): string | null;
   /**
-   * Copies what is still to be copied and puts the checkpoint into its place.
+   * Copies what is still to be copied, adds `files` as SinkOptions does and puts the checkpoint into its place.
    * @throws GqaError INVALID_ARGUMENT where a declared tensor was not written, OUTPUT_EXISTS, WRITE_FAILED
    */
-  commit(): void;
+  commit(files?: Readonly<Record<string, string>>): void;
   /** Removes what was written; safe to call at any time, after commit too. */
   abort(): void;
 }
-
-/*
- * openSource(path): CheckpointSource
- *   @throws GqaError as openCheckpoint
- * createSink(out, source, options): CheckpointSink
- *   OUT ending in .gguf is a GGUF file, anything else a folder.
- *   @throws GqaError HEADS_NOT_DIVISIBLE, INVALID_ARGUMENT (out and source are one, or one in the other), OUTPUT_EXISTS,
- *   UNSUPPORTED_MODEL (a changed tensor of a type that cannot be written; a tensor or tokenizer that the other form has
- *   no word for), INVALID_FILE, WRITE_FAILED
- */
