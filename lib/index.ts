@@ -42,3 +42,11 @@ export type {
   PresetName,
   WeightPlan,
 } from './toolkit/plan';
+export { Monitor } from './toolkit/observe/monitor';
+export type {
+  HeadReport,
+  LayerReport,
+  MonitorOptions,
+  MonitorReport,
+  SpreadAlarm,
+} from './toolkit/observe/monitor';
