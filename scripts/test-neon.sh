@@ -24,7 +24,7 @@ npm run --silent build
 npx --no-install cmake-js build --arch arm64 --out build-arm64 --log-level warn \
   --CDCMAKE_TOOLCHAIN_FILE="$PWD/scripts/toolchain-aarch64.cmake"
 cmake -S . -B build-arm64 -DGQA_NATIVE_TESTS=ON >/dev/null
-cmake --build build-arm64 --target guard >/dev/null
+cmake --build build-arm64 --target guard guard_training >/dev/null
 node scripts/lint/template-leak.js build-arm64
 
 export QEMU_LD_PREFIX=/usr/aarch64-linux-gnu
@@ -38,6 +38,7 @@ chooses() {
   echo "== qemu-aarch64 -cpu $1"
   expect_isa "$2" qemu-aarch64-static -cpu "$1" "$node_arm64"
   qemu-aarch64-static -cpu "$1" build-arm64/native_tests_bin/guard || failed=1
+  qemu-aarch64-static -cpu "$1" build-arm64/native_tests_bin/guard_training || failed=1
 }
 
 # suites CPU TARGET [jest arguments]

@@ -4,15 +4,23 @@
 namespace gqa {
 namespace {
 
+// Tiles whose columns are written together: rows of `out` may lie a power of two apart, where a cache holds few of
+// their lines, so that lines had better be whole when it gives them up.
+constexpr int64_t kTransposeTiles = 4;
+
 // out[c, r] = x[r, c] of a part of a matrix, by tiles of 16 x 16.
 void transposePart(const float* x, float* out, int64_t rows, int64_t columns, int64_t firstRow, int64_t lastRow,
                    int64_t firstColumn, int64_t lastColumn) {
-  alignas(64) float tile[kLanes * kLanes];
+  alignas(64) float tiles[kTransposeTiles][kLanes * kLanes];
   for (int64_t c = firstColumn; c < lastColumn; c += kLanes)
-    for (int64_t r = firstRow; r < lastRow; r += kLanes) {
-      const int64_t height = lanesLeft(r, lastRow), width = lanesLeft(c, lastColumn);
-      transposeAs(DType::f32, reinterpret_cast<const char*>(x + r * columns + c), columns, height, width, tile);
-      for (int64_t i = 0; i < width; ++i) storeFirst(out + (c + i) * rows + r, height, load(tile + i * kLanes));
+    for (int64_t first = firstRow; first < lastRow; first += kTransposeTiles * kLanes) {
+      const int64_t last = least(first + kTransposeTiles * kLanes, lastRow), width = lanesLeft(c, lastColumn);
+      for (int64_t r = first; r < last; r += kLanes)
+        transposeAs(DType::f32, reinterpret_cast<const char*>(x + r * columns + c), columns, lanesLeft(r, last), width,
+                    tiles[(r - first) / kLanes]);
+      for (int64_t i = 0; i < width; ++i)
+        for (int64_t r = first; r < last; r += kLanes)
+          storeFirst(out + (c + i) * rows + r, lanesLeft(r, last), load(tiles[(r - first) / kLanes] + i * kLanes));
     }
 }
 

@@ -56,12 +56,6 @@ class Guarded {
   size_t size_;
 };
 
-// The same problem is run twice: over ordinary arrays and over guarded copies of them. Results must be the same bits.
-struct Array {
-  std::vector<char> plain;
-  explicit Array(size_t bytes) : plain(bytes) {}
-};
-
 // xorshift32
 class Random {
  public:
