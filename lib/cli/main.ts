@@ -6,6 +6,7 @@ import { addBench } from './commands/bench';
 import { addGenerate } from './commands/generate';
 import { addInfo } from './commands/info';
 import { addPerplexity } from './commands/perplexity';
+import { addUptrain } from './commands/uptrain';
 import { EXIT_OK, reportError } from './exit';
 import { leaveWhenPipeCloses } from './terminal';
 
@@ -19,6 +20,8 @@ Examples:
   echo "The sea was" | gqa generate - --max-tokens 40 --json
   gqa bench --heads 32/8/128 --context 4096  how close to this machine's limits
   gqa perplexity --text FILE                 what a smaller KV cache costs
+  gqa uptrain IN OUT --text FILE --alpha 0.05 --budget 8900000
+                                             train a converted model on
   gqa info                                   which backend runs here, and why
 
 Environment:
@@ -47,6 +50,7 @@ function buildProgram(): Command {
   addGenerate(program);
   addBench(program);
   addPerplexity(program);
+  addUptrain(program);
   addInfo(program);
   return program;
 }

@@ -1,7 +1,11 @@
 /** The tasks of the toolkit by name: synchronous functions whose options and results can be cloned. */
 import type { TaskContext } from './task';
+import { runUptrain } from './uptrain/run';
 
-export const tasks = {} satisfies Record<string, (options: never, context: TaskContext) => unknown>;
+export const tasks = { uptrain: runUptrain } satisfies Record<
+  string,
+  (options: never, context: TaskContext) => unknown
+>;
 
 type Tasks = typeof tasks;
 export type TaskKind = keyof Tasks;
