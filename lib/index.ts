@@ -50,3 +50,4 @@ export type {
   MonitorReport,
   SpreadAlarm,
 } from './toolkit/observe/monitor';
+export * from './toolkit/uptrain';

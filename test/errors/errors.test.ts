@@ -18,6 +18,7 @@ import { kv, q, SHAPE, zeros } from './rows';
 import { CACHE_USES, SHARING, smallCache } from './sharing-rows';
 import { SNAPSHOTS } from './snapshot-rows';
 import { TENSORS } from './tensor-rows';
+import { uptrainRows } from './uptrain-rows';
 
 let model: Model;
 let folder: string;
@@ -44,6 +45,7 @@ const ROWS = [
     () => folder,
   ),
   ...outputRows(() => folder),
+  ...uptrainRows(() => folder),
 ];
 
 test.each(ROWS)('%s, %s: %s', (code, argument, _, action) => expectRefused(code, argument, action));

@@ -44,7 +44,12 @@ export function statePath(out: string): string {
   return join(dirname(path), `${basename(path)}.training`);
 }
 
+const FORM = { kind: 'folder', overwrite: true, mark: PROGRESS_FILE } as const;
+
+/** @throws GqaError OUTPUT_EXISTS where something else lies there, WRITE_FAILED */
 export function hasState(out: string): boolean {
+  // Puts a state back that a run had just set aside when it was killed.
+  new AtomicOutput(statePath(out), FORM).abort();
   return existsSync(statePath(out));
 }
 
@@ -80,8 +85,7 @@ export function saveState(
   progress: Progress,
   parameters: Parameters,
 ): void {
-  const options = { kind: 'folder', overwrite: true, mark: PROGRESS_FILE } as const;
-  writeAtomically(statePath(out), options, (folder) => {
+  writeAtomically(statePath(out), FORM, (folder) => {
     const tensors = tensorsOf(parameters);
     const writer = new SafetensorsWriter(
       folder,
@@ -109,8 +113,6 @@ export function saveState(
  */
 export function loadState(out: string, fingerprint: Fingerprint, parameters: Parameters): Progress {
   const folder = statePath(out);
-  // Puts a state back that a killed run had just set aside.
-  new AtomicOutput(folder, { kind: 'folder', overwrite: true, mark: PROGRESS_FILE }).abort();
   const path = join(folder, PROGRESS_FILE);
   const json = new JsonFields(path, readJsonFile(path, MAX_PROGRESS_BYTES));
   checkFingerprint(path, json, fingerprint);
