@@ -72,7 +72,7 @@ function train(
   for (;;) {
     const evaluated = evaluateWhereDue(run, progress, pace.evaluate, context);
     if (evaluated && progress.step === settings.steps) break;
-    const losses = evaluated ? trainer.advance(context.cancelled) : null;
+    const losses = evaluated ? trainer.advance(() => context.cancelled()) : null;
     if (losses === null) {
       save();
       context.throwIfCancelled();
@@ -91,11 +91,11 @@ function evaluateWhereDue(
   { trainer, evalWindows, settings }: Preparation,
   { step, evaluations }: Progress,
   every: number,
-  { cancelled }: TaskContext,
+  context: TaskContext,
 ): boolean {
   const due = step % every === 0 || step === settings.steps;
   if (evalWindows === null || !due || evaluations.some((past) => past.step === step)) return true;
-  const crossEntropy = trainer.evaluate(evalWindows, cancelled);
+  const crossEntropy = trainer.evaluate(evalWindows, () => context.cancelled());
   if (crossEntropy !== null) evaluations.push({ step, crossEntropy });
   return crossEntropy !== null;
 }

@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadModel } from '../../../lib';
+import { createSink, openSource } from '../../../lib/model/checkpoint-io';
 import { SafetensorsFile } from '../../../lib/format/safetensors';
 import type { TaskContext } from '../../../lib/toolkit/task';
 import { uptrain, type UptrainOptions, type UptrainResult } from '../../../lib/toolkit/uptrain';
@@ -24,6 +25,9 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'gqa-uptrain-'));
   const model = writeTinyCheckpoint(at('model'));
   writeFileSync(join(model, 'README.md'), '# A tiny model\n');
+  const source = openSource(model);
+  createSink(at('gguf-in.gguf'), source).commit();
+  source.close();
   options = {
     ...{ model, out: at('out'), text: TEXT, evalText: TEXT, learningRate: 0.01, saveEvery: 2 },
     ...{ alpha: 0.5, budget: 24 * 2 * 32, batch: 2, window: 32, seed: 1, evalEvery: 6 },
@@ -51,7 +55,7 @@ test('the output is a checkpoint in the dtype of the source, with a card and the
   expect(JSON.parse(readFileSync(join(at('out'), 'gqa_uptrain.json'), 'utf8'))).toEqual(result);
   const card = readFileSync(join(at('out'), 'README.md'), 'utf8');
   expect(card).toMatch(/^# A tiny model\n\n## Uptraining\n/);
-  expect(readdirSync(folder).sort()).toEqual(['model', 'out']);
+  expect(readdirSync(folder).sort()).toEqual(['gguf-in.gguf', 'model', 'out']);
 
   const model = await loadModel(at('out'));
   expect(model.tokenizer.encode('Once').length).toBeGreaterThan(0);
@@ -70,7 +74,7 @@ test('stopped and resumed, it writes the same bytes', async () => {
     },
   };
   expect(() => runUptrain({ ...options, out }, context)).toThrow('stopped');
-  expect(readdirSync(folder).sort()).toEqual(['model', 'out', 'resumed.training']);
+  expect(readdirSync(folder).sort()).toEqual(['gguf-in.gguf', 'model', 'out', 'resumed.training']);
   await expectRefused('OUTPUT_EXISTS', /resumed.training$/, () => uptrain({ ...options, out }));
   const other = { ...options, out, batch: 1, resume: true };
   await expectRefused('RESUME_MISMATCH', 'steps', () => uptrain(other));
@@ -98,6 +102,28 @@ test('keys and values alone, with a teacher: all else is copied bit by bit', asy
     expect([name, same]).toEqual([name, !/[kv]_proj/.test(name)]);
   }
   for (const file of [before, after]) file.close();
+});
+
+test('from and to GGUF, the same bits', async () => {
+  const short = { ...options, evalText: undefined, budget: 6 * 2 * 32 };
+  await uptrain({ ...short, out: at('six-steps') });
+  await uptrain({ ...short, out: at('six-steps.gguf') });
+  await uptrain({ ...short, model: at('gguf-in.gguf'), out: at('again.gguf') });
+  const folderWeights = openSource(at('six-steps'));
+  for (const name of ['six-steps.gguf', 'again.gguf']) {
+    const ggufWeights = openSource(at(name));
+    for (const tensor of folderWeights.tensors.keys()) {
+      const [expected, actual] = [folderWeights, ggufWeights].map((s) => s.read(tensor));
+      expect([name, tensor, actual.dtype]).toEqual([
+        name,
+        tensor,
+        actual.shape.length > 1 ? 'bf16' : 'f32',
+      ]);
+      if (actual.dtype === expected.dtype) expect(actual.data).toEqual(expected.data);
+    }
+    ggufWeights.close();
+  }
+  folderWeights.close();
 });
 
 test('the page shows the losses and fetches nothing', () => {
