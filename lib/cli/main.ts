@@ -6,6 +6,7 @@ import { addBench } from './commands/bench';
 import { addGenerate } from './commands/generate';
 import { addInfo } from './commands/info';
 import { addPerplexity } from './commands/perplexity';
+import { addPlan } from './commands/plan';
 import { addUptrain } from './commands/uptrain';
 import { EXIT_OK, reportError } from './exit';
 import { leaveWhenPipeCloses } from './terminal';
@@ -20,6 +21,7 @@ Examples:
   echo "The sea was" | gqa generate - --max-tokens 40 --json
   gqa bench --heads 32/8/128 --context 4096  how close to this machine's limits
   gqa perplexity --text FILE                 what a smaller KV cache costs
+  gqa plan llama-3.1-8b --batch 8            what a model and its cache take
   gqa uptrain IN OUT --text FILE --alpha 0.05 --budget 8900000
                                              train a converted model on
   gqa info                                   which backend runs here, and why
@@ -50,6 +52,7 @@ function buildProgram(): Command {
   addGenerate(program);
   addBench(program);
   addPerplexity(program);
+  addPlan(program);
   addUptrain(program);
   addInfo(program);
   return program;

@@ -10,6 +10,7 @@ import {
   FileBlockStore,
   KvCache,
   mergeAttention,
+  plan,
   RedisBlockStore,
   Tensor,
   type BackendInfo,
@@ -18,6 +19,9 @@ import {
   type GqaErrorCode,
   type KvSequence,
   type Model,
+  type Plan,
+  type PlanOptions,
+  type PresetName,
   type RedisClient,
   type SaveResult,
 } from '../../lib';
@@ -171,6 +175,24 @@ export async function modelTypes(model: Model): Promise<void> {
   model.generate({ role: 'user', content: 'a' });
   // @ts-expect-error temperature is a number
   model.generate('a', { temperature: 'cold' });
+}
+
+export function planTypes(): void {
+  const planned: Plan = plan({ model: 'llama-2-7b', dtype: ['f16', { k: 'q8', v: 'q4' }] });
+  const floor: number | null = planned.loads[0].floorSeconds;
+  const kind: 'MHA' | 'GQA' | 'MQA' = planned.groups[0].kind;
+  const options: PlanOptions = { model: { model_type: 'llama' }, context: [1, 2], weights: 'q4_0' };
+  const name: PresetName = 'gpt-oss-20b';
+  void [floor, kind, options, name];
+  // @ts-expect-error the model is missing
+  plan({ context: 1 });
+  // @ts-expect-error no such dtype of a cache
+  plan({ model: 'llama-2-7b', dtype: 'q4_0' });
+  // @ts-expect-error no such preset
+  const unknown: PresetName = 'llama-9';
+  // @ts-expect-error a plan is read-only
+  planned.loads[0] = planned.loads[1];
+  void unknown;
 }
 
 test('error codes and backend kinds are closed sets', () => {

@@ -107,7 +107,8 @@ function drawMarks({ marks = [] }: LineChart, { left, width, y }: Frame): Conten
     const up = y.at(mark.y);
     if (up === null) return null;
     const at = TOP + (1 - up) * PLOT_HEIGHT;
-    return markup`<path class="axis" stroke-dasharray="4 3" d="M${left} ${px(at)}h${width}"/><text class="soft halo" x="${left + width - 4}" y="${px(at - 4)}" text-anchor="end">${mark.name}</text>\n`;
+    const text = at - TOP < 14 ? at + 14 : at - 4;
+    return markup`<path class="axis" stroke-dasharray="4 3" d="M${left} ${px(at)}h${width}"/><text class="soft halo" x="${left + width - 4}" y="${px(text)}" text-anchor="end">${mark.name}</text>\n`;
   });
 }
 
