@@ -51,3 +51,12 @@ export type {
   SpreadAlarm,
 } from './toolkit/observe/monitor';
 export * from './toolkit/uptrain';
+export { convertCheckpoint, damagePage } from './toolkit/convert';
+export type {
+  Change,
+  ConvertOptions,
+  DamageReport,
+  LayerDamage,
+  Method,
+  TextUse,
+} from './toolkit/convert';

@@ -3,6 +3,7 @@
 import { Command } from 'commander';
 import { packageVersion } from './about';
 import { addBench } from './commands/bench';
+import { addConvert } from './commands/convert';
 import { addGenerate } from './commands/generate';
 import { addInfo } from './commands/info';
 import { addPerplexity } from './commands/perplexity';
@@ -54,6 +55,7 @@ function buildProgram(): Command {
   addPerplexity(program);
   addPlan(program);
   addUptrain(program);
+  addConvert(program);
   addInfo(program);
   return program;
 }

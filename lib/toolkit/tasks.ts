@@ -1,11 +1,12 @@
 /** The tasks of the toolkit by name: synchronous functions whose options and results can be cloned. */
+import { runConversion } from './convert/run';
 import type { TaskContext } from './task';
 import { runUptrain } from './uptrain/run';
 
-export const tasks = { uptrain: runUptrain } satisfies Record<
-  string,
-  (options: never, context: TaskContext) => unknown
->;
+export const tasks = {
+  convert: runConversion,
+  uptrain: runUptrain,
+} satisfies Record<string, (options: never, context: TaskContext) => unknown>;
 
 type Tasks = typeof tasks;
 export type TaskKind = keyof Tasks;
