@@ -83,6 +83,8 @@ export const PLANS: Row[] = [
   ['INVALID_FILE', 'the whole file', 'a report that is none', asked({ reports: [7] })],
   ['INVALID_FILE', 'crossEntropy', 'a report without cross-entropy', report({ crossEntropy: 7 })],
   ['INVALID_FILE', 'bytesPerToken', 'a report without bytes', report({ bytesPerToken: {} })],
+  ['INVALID_FILE', 'crossEntropy', 'a report without a text', report({ crossEntropy: null })],
+  ['INVALID_FILE', 'headDim', 'a report of other heads', report({ heads: 9, headDim: 32 })],
   [
     'INVALID_FILE',
     'bytesPerToken.after',

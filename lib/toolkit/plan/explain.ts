@@ -33,7 +33,7 @@ export function perTokenStep(shape: ModelShape, kvHeads = mostKvHeads(shape)): s
   }).textbookBytesPerToken;
   const { layers, headDim } = shape;
   return (
-    `2 x ${layers} layers x ${kvHeads} KV heads x ${headDim} x 2 bytes (f16) = ` +
+    `2 x ${layers} layers x ${kvHeads} KV ${kvHeads === 1 ? 'head' : 'heads'} x ${headDim} x 2 bytes (f16) = ` +
     `${grouped(bytes)} bytes a token (${formatBytes(bytes)}).`
   );
 }

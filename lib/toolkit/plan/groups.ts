@@ -92,10 +92,20 @@ function wrongReport(source: string, field: string, expected: string, value: unk
 export function readDamage(shape: ModelShape, source: string, report: unknown): MeasuredDamage {
   if (!isObject(report)) throw wrongReport(source, 'the whole file', 'an object', report);
   const { crossEntropy, bytesPerToken, kl, method } = report;
+  for (const field of ['heads', 'headDim'] as const) {
+    const given = report[field];
+    if (given === undefined || given === shape[field]) continue;
+    throw wrongReport(source, field, `${shape[field]}, as the planned model has`, given);
+  }
   const before = isObject(crossEntropy) ? finite(crossEntropy.before) : null;
   const after = isObject(crossEntropy) ? finite(crossEntropy.after) : null;
   if (before === null || after === null) {
-    throw wrongReport(source, 'crossEntropy', 'numbers before and after', crossEntropy);
+    throw wrongReport(
+      source,
+      'crossEntropy',
+      'numbers before and after (a conversion with a text)',
+      crossEntropy,
+    );
   }
   const bytes = isObject(bytesPerToken) ? finite(bytesPerToken.after) : null;
   if (bytes === null) {
