@@ -6,7 +6,7 @@
  */
 import { attention, AttentionStats, backend, KvCache, Tensor } from '../lib';
 import type { CacheDType } from '../lib';
-import { medianInterval, spread } from '../lib/cli/bench/statistics';
+import { medianInterval, spread } from '../lib/toolkit/statistics';
 import { SeededRandom } from '../lib/core/random';
 
 const BAR = 0.03;

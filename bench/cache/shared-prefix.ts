@@ -4,7 +4,7 @@
  */
 import { KvCache, Tensor } from '../../lib';
 import type { CacheDType, KvSequence } from '../../lib';
-import { spread } from '../../lib/cli/bench/statistics';
+import { spread } from '../../lib/toolkit/statistics';
 import type { Precision } from '../../lib/core/precision';
 import { SeededRandom } from '../../lib/core/random';
 

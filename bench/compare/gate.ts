@@ -1,5 +1,5 @@
 /** The verdict on one measure of two commits, from the quotients of runs made side by side. */
-import { medianInterval, spread } from '../../lib/cli/bench/statistics';
+import { medianInterval, spread } from '../../lib/toolkit/statistics';
 
 export type Verdict = 'slower' | 'faster' | 'same';
 

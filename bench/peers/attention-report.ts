@@ -1,6 +1,6 @@
 /** The table of a race: a row a contender; ours says how it stands against the best peer and the bar. */
 import type { Column, Plot, Row } from '../../lib/cli/bench/report';
-import { spread } from '../../lib/cli/bench/statistics';
+import { spread } from '../../lib/toolkit/statistics';
 import { formatHeads } from '../../lib/cli/options';
 import type { CaseResult, Standing } from './attention-run';
 import type { Bar } from './bars';

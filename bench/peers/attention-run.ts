@@ -15,7 +15,7 @@ import {
   type MachineLimits,
   type Work,
 } from '../../lib/cli/bench/roofline';
-import { spread, type Spread } from '../../lib/cli/bench/statistics';
+import { spread, type Spread } from '../../lib/toolkit/statistics';
 import type { HeadShape } from '../../lib/cli/options';
 import {
   queryTokens,

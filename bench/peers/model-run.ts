@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { packageRoot } from '../../lib/backend/package-root';
 import { randomData } from '../../lib/cli/bench/data';
-import { spread, type Spread } from '../../lib/cli/bench/statistics';
+import { spread, type Spread } from '../../lib/toolkit/statistics';
 import type { RunTask, RunTimes } from './model-task';
 import { cpuTimes, otherShare, participants } from './other-load';
 import { Contender } from './protocol';

@@ -10,7 +10,7 @@
 import { getBackend } from '../../lib/backend';
 import { now } from '../../lib/cli/bench/limits';
 import { writeReport, type Column, type Row } from '../../lib/cli/bench/report';
-import { spread } from '../../lib/cli/bench/statistics';
+import { spread } from '../../lib/toolkit/statistics';
 import { attentionSubjects } from './attention';
 import { linearSubjects } from './linear';
 import type { Subject } from './subject';

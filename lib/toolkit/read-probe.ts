@@ -1,6 +1,7 @@
 /** Bytes a second that the threads in use can read from memory, from nothing but memory. */
 import type { Backend } from '../backend/contract';
 import { cpuCaches } from './machine';
+import { spread } from './statistics';
 
 /** At least this much is read, and rotated through by whatever is timed, so that none of it stays in a cache. */
 const COLD_BYTES = 300e6;
@@ -14,12 +15,6 @@ const PART_BYTES = 32e6;
 /** Bytes to go through before touching the same ones again. */
 export function coldBytes(): number {
   return Math.max(COLD_BYTES, COLD_CACHES * (cpuCaches().at(-1)?.bytes ?? 0));
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length / 2;
-  return (sorted[Math.floor(middle - 0.5)] + sorted[Math.ceil(middle - 0.5)]) / 2;
 }
 
 export class ReadProbe {
@@ -45,6 +40,6 @@ export class ReadProbe {
       backend.probeRead(bytes);
       return (partBytes / (performance.now() - start)) * 1e3;
     });
-    return median(speeds);
+    return spread(speeds).median;
   }
 }

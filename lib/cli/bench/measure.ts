@@ -1,7 +1,7 @@
 /** Times one case in rounds, with the machine's limits measured before, between and after them. */
 import { now, best, type LimitProbe } from './limits';
 import { rate, type MachineLimits, type Rating, type Work } from './roofline';
-import { spread, type Spread } from './statistics';
+import { spread, type Spread } from '../../toolkit/statistics';
 
 /** Something that can be called again and again. Verified before it is timed. */
 export interface Subject {

@@ -4,7 +4,7 @@ import type { GenerationStats, Model } from '../../model';
 import { randomData } from './data';
 import { best, now, type LimitProbe } from './limits';
 import { VALUE_BITS } from './roofline';
-import { spread, type Spread } from './statistics';
+import { spread, type Spread } from '../../toolkit/statistics';
 
 export interface ModelRun {
   model: Model;

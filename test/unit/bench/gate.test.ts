@@ -1,7 +1,7 @@
 /** The regression gate's statistics, and how it names commits. */
 import { resolveCommit } from '../../../bench/compare/build';
 import { judge } from '../../../bench/compare/gate';
-import { medianInterval } from '../../../lib/cli/bench/statistics';
+import { medianInterval } from '../../../lib/toolkit/statistics';
 
 const around = (centre: number, spread: number, count = 15) =>
   Array.from({ length: count }, (_, i) => centre + (spread * (i - (count - 1) / 2)) / count);

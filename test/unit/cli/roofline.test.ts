@@ -8,7 +8,7 @@ import {
   rate,
   type Peak,
 } from '../../../lib/cli/bench/roofline';
-import { quantile, spread } from '../../../lib/cli/bench/statistics';
+import { quantile, spread } from '../../../lib/toolkit/statistics';
 
 const LLAMA = { heads: 32, kvHeads: 8, headDim: 128 };
 
