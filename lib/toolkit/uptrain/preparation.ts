@@ -47,11 +47,14 @@ export function prepare(options: UptrainOptions): Preparation {
     const teacher = options.teacher === undefined ? null : loadTeacher(options.teacher, source);
     const backend = getBackend();
     const trainer = new Trainer(backend, config, parameters, settings, windows, teacher);
+    // The number of steps last: it follows from others, which shall be named first where they differ.
+    const { steps, ...rest } = settings;
     const fingerprint = {
       model: hashOf(JSON.stringify(config), hashOfParameters(parameters)),
       text: hashOf(...windows.map((ids) => new Uint8Array(ids.buffer))),
       teacher: teacher === null ? 'none' : hashOfParameters(teacher.parameters),
-      ...settings,
+      ...rest,
+      steps,
     };
     const dispose = (): void => {
       trainer.dispose();

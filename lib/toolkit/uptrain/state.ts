@@ -138,12 +138,9 @@ function checkFingerprint(path: string, json: JsonFields, fingerprint: Fingerpri
   for (const [name, value] of Object.entries(fingerprint)) {
     const before = saved.raw(name);
     if (before === value) continue;
-    const details = { argument: name, expected: String(before), received: String(value) };
-    throw new GqaError(
-      'RESUME_MISMATCH',
-      `The run in ${path} was begun with another ${name}: expected ${String(before)} but received ${value}`,
-      details,
-    );
+    const [expected, received] = [String(before), String(value)];
+    const message = `The run in ${path} was begun with ${name} ${expected}, not ${received}`;
+    throw new GqaError('RESUME_MISMATCH', message, { argument: name, expected, received });
   }
 }
 

@@ -77,7 +77,7 @@ test('stopped and resumed, it writes the same bytes', async () => {
   expect(readdirSync(folder).sort()).toEqual(['gguf-in.gguf', 'model', 'out', 'resumed.training']);
   await expectRefused('OUTPUT_EXISTS', /resumed.training$/, () => uptrain({ ...options, out }));
   const other = { ...options, out, batch: 1, resume: true };
-  await expectRefused('RESUME_MISMATCH', 'steps', () => uptrain(other));
+  await expectRefused('RESUME_MISMATCH', 'batch', () => uptrain(other));
 
   const resumed = await uptrain({ ...options, out, resume: true });
   expect(resumed.losses).toEqual(result.losses);
@@ -124,6 +124,28 @@ test('from and to GGUF, the same bits', async () => {
     ggufWeights.close();
   }
   folderWeights.close();
+});
+
+test('a plan of KV heads by layer is kept', async () => {
+  const plan = [2, 1];
+  const source = openSource(at('model'));
+  const changed = ['k', 'v'].map((kind) => `model.layers.1.self_attn.${kind}_proj.weight`);
+  const sink = createSink(at('plan-in'), source, { layerKvHeads: plan, changed });
+  for (const name of changed) {
+    const { data, dtype, shape } = source.read(name);
+    sink.write(name, {
+      shape: [shape[0] / 2, shape[1]],
+      dtype,
+      data: data.slice(0, data.length / 2),
+    });
+  }
+  sink.commit();
+  source.close();
+  await uptrain({ ...options, model: at('plan-in'), out: at('plan'), budget: 4 * 2 * 32 });
+  const trained = openSource(at('plan'));
+  expect(trained.config.layerKvHeads).toEqual(plan);
+  for (const name of changed) expect(trained.read(name).shape).toEqual([4, 8]);
+  trained.close();
 });
 
 test('the page shows the losses and fetches nothing', () => {
