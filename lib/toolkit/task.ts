@@ -84,7 +84,8 @@ function lastReply(worker: Worker, onProgress: TaskControl['onProgress']): Promi
       try {
         onProgress?.(reply.event);
       } catch (error) {
-        reject(error);
+        const thrown = error as Error;
+        reject(thrown);
       }
     });
   });
