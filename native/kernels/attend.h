@@ -184,15 +184,16 @@ struct SpanBlock {
   int64_t first;
 };
 
-// Scores of a tile to weights; whether a row's base moved.
-GQA_INLINE bool softmax(const AttendContext& c, const ScoreTile& t, int64_t tileRow) {
+// Scores of a tile to weights; whether a row's base moved. `whole`: no column is hidden from any row.
+GQA_INLINE bool softmax(const AttendContext& c, const ScoreTile& t, int64_t tileRow, bool whole) {
   const RowStates& states = c.task.states;
   RowBases rows = {states.max + tileRow, c.sums + tileRow * kLanes, c.factors, nullptr, nullptr, nullptr};
-  if (!c.problem.statistics.data) return softmaxTile<false>(t, c.softmaxScale, rows, c.weights);
+  if (!c.problem.statistics.data) return softmaxTile<Observe::nothing>(t, c.softmaxScale, rows, c.weights);
   rows.spreads = c.spreads + tileRow * kLanes;
   rows.highest = c.highest + tileRow * kLanes;
   rows.statistics = states.statistics + tileRow;
-  return softmaxTile<true>(t, c.softmaxScale, rows, c.weights);
+  if (whole) return softmaxTile<Observe::whole>(t, c.softmaxScale, rows, c.weights);
+  return softmaxTile<Observe::hidden>(t, c.softmaxScale, rows, c.weights);
 }
 
 // Rows [tileRow, tileRow + rows) of the task against one block. On tiles the product with its values waits.
@@ -218,13 +219,11 @@ GQA_INLINE void attendTile(const AttendContext& c, const SpanBlock& block, int64
                        lo / kLanes * kLanes,
                        roundUp(hi, kLanes)};
   const bool someHidden = !allVisible(p, low, high, keys);
-  if (!scoreTile(c, b, t, tileRow, keys, someHidden || lo > t.firstColumn || hi < t.lastColumn)) return;
-  const bool moved = softmax(c, t, tileRow);
-  const float* factors = moved ? c.factors : nullptr;
-  if (p.statistics.data) {
-    const bool whole = !someHidden && !p.mask.data && !p.bias.data;
-    observeTile(c, t, low, keys, whole, task.states.statistics + tileRow);
-  }
+  const bool bounded = someHidden || lo > t.firstColumn || hi < t.lastColumn;
+  if (!scoreTile(c, b, t, tileRow, keys, bounded)) return;
+  const bool open = !p.mask.data && !p.bias.data;
+  const float* factors = softmax(c, t, tileRow, open && !bounded) ? c.factors : nullptr;
+  if (p.statistics.data) observeTile(c, t, low, keys, open && !someHidden, task.states.statistics + tileRow);
   if (p.dropout > 0) applyDropout(t, c.weights);
 
   float* out = task.states.out + tileRow * task.states.stride;

@@ -18,12 +18,15 @@ struct RowBases {
   float* base;     // [rows], -Infinity for a row that has seen no key
   float* sums;     // [rows][16]
   float* factors;  // [rows], out: 2^(old - new base)
-  // Where statistics are asked for: [rows][16] of RowStatistics' spread and highest score, the latter before its scale,
-  // and what of them is summed a block at a time.
+  // Where statistics are asked for: [rows][16] lanes of their sum w (s - base) and of the largest score, before its
+  // scale, and what is kept a row at a time.
   float* spreads;
   float* highest;
   RowStatistics* statistics;
 };
+
+// Whether statistics are asked for, of a tile in which every column is visible, or in which some may be hidden.
+enum class Observe { nothing, whole, hidden };
 
 // Lane sums of a row over a block.
 struct RowTotals {
@@ -32,7 +35,7 @@ struct RowTotals {
 };
 
 // Weights of a row relative to `base`.
-template <bool kObserves>
+template <Observe kObserve>
 GQA_INLINE RowTotals rowWeights(const ScoreTile& t, int64_t r, float scale, float base, float* weights) {
   const float* s = t.row(r);
   const Vec factor = splat(scale), shift = splat(-base);
@@ -41,10 +44,9 @@ GQA_INLINE RowTotals rowWeights(const ScoreTile& t, int64_t r, float scale, floa
   for (int64_t i = t.firstColumn; i < t.lastColumn; i += kLanes) {
     const Vec score = load(s + i), x = fma(score, factor, shift), w = exp2(x);
     totals.weights = add(totals.weights, w);
-    if (kObserves) {
-      totals.spread = fma(w, max(vanished, x), totals.spread);
-      totals.highest = max(totals.highest, score);
-    }
+    if (kObserve == Observe::whole) totals.spread = fma(w, x, totals.spread);
+    if (kObserve == Observe::hidden) totals.spread = fma(w, max(vanished, x), totals.spread);
+    if (kObserve != Observe::nothing) totals.highest = max(totals.highest, score);
     store(weights + i, w);
   }
   return totals;
@@ -75,15 +77,16 @@ GQA_INLINE float rowMax(const ScoreTile& t, int64_t r) {
 
 // Weights of every row, of scores times `scale` > 0, and their part of the sums. False if no row's base moved; else
 // each row's output is to be multiplied by its factor, as its sums already are.
-template <bool kObserves>
+template <Observe kObserve>
 GQA_INLINE bool softmaxTile(const ScoreTile& t, float scale, const RowBases& rows, float* weights) {
+  constexpr bool kObserves = kObserve != Observe::nothing;
   bool moved = false;
   for (int64_t r = 0; r < t.rows; ++r) {
     float* w = weights + r * kScoreStride;
     float* sums = rows.sums + r * kLanes;
     rows.factors[r] = 1;
     if (rows.base[r] != -kInfinity) {
-      const RowTotals totals = rowWeights<kObserves>(t, r, scale, rows.base[r], w);
+      const RowTotals totals = rowWeights<kObserve>(t, r, scale, rows.base[r], w);
       if (!anyLess(splat(kDrift), totals.weights)) {
         store(sums, add(load(sums), totals.weights));
         if (kObserves) observeRow(rows, r, totals);
@@ -94,7 +97,7 @@ GQA_INLINE bool softmaxTile(const ScoreTile& t, float scale, const RowBases& row
     rows.base[r] = before > highest ? before : highest;
     const float base = softmaxBase(rows.base[r]);
     rows.factors[r] = exp2One(before - base);
-    const RowTotals totals = rowWeights<kObserves>(t, r, scale, base, w);
+    const RowTotals totals = rowWeights<kObserve>(t, r, scale, base, w);
     if (kObserves) {
       rebaseRow(rows, r, before - base);
       observeRow(rows, r, totals);
