@@ -42,6 +42,9 @@ export type {
   PresetName,
   WeightPlan,
 } from './toolkit/plan';
+export { inspectModel } from './toolkit/observe/inspect-model';
+export type { InspectOptions } from './toolkit/observe/inspect-model';
+export type { InspectReport, LayerInspection } from './toolkit/observe/inspect';
 export { Monitor } from './toolkit/observe/monitor';
 export type {
   HeadReport,

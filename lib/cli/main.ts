@@ -6,6 +6,7 @@ import { addBench } from './commands/bench';
 import { addConvert } from './commands/convert';
 import { addGenerate } from './commands/generate';
 import { addInfo } from './commands/info';
+import { addInspect } from './commands/inspect';
 import { addPerplexity } from './commands/perplexity';
 import { addPlan } from './commands/plan';
 import { addUptrain } from './commands/uptrain';
@@ -56,6 +57,7 @@ function buildProgram(): Command {
   addPlan(program);
   addUptrain(program);
   addConvert(program);
+  addInspect(program);
   addInfo(program);
   return program;
 }

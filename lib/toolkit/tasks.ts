@@ -1,10 +1,12 @@
 /** The tasks of the toolkit by name: synchronous functions whose options and results can be cloned. */
 import { runConversion } from './convert/run';
+import { runInspection } from './observe/inspect';
 import type { TaskContext } from './task';
 import { runUptrain } from './uptrain/run';
 
 export const tasks = {
   convert: runConversion,
+  inspect: runInspection,
   uptrain: runUptrain,
 } satisfies Record<string, (options: never, context: TaskContext) => unknown>;
 

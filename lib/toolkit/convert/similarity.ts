@@ -23,7 +23,33 @@ export function headSimilarity({
   kvHeads,
   headDim,
 }: Pick<Projections, 'key' | 'value' | 'kvHeads' | 'headDim'>): HeadSimilarity {
-  const [keys, values] = [gram(key, null), gram(value, null)];
+  return alignedSimilarity(gram(key, null), gram(value, null), kvHeads, headDim);
+}
+
+/**
+ * The same of what heads hold for a text, as they stand and aligned, from sums of k k^T and v v^T over its tokens, of all
+ * heads' dims [kvHeads * headDim, kvHeads * headDim].
+ */
+export function activationSimilarity(
+  keys: Matrix,
+  values: Matrix,
+  kvHeads: number,
+  headDim: number,
+): { plain: HeadSimilarity; aligned: HeadSimilarity } {
+  const cosine = (product: Matrix): number[][] =>
+    normalised(kvHeads, (i, j) => block(product, headDim, i, j).trace());
+  return {
+    plain: { key: cosine(keys), value: cosine(values) },
+    aligned: alignedSimilarity(keys, values, kvHeads, headDim),
+  };
+}
+
+function alignedSimilarity(
+  keys: Matrix,
+  values: Matrix,
+  kvHeads: number,
+  headDim: number,
+): HeadSimilarity {
   return {
     key: normalised(kvHeads, (i, j) => alignedOverlap(keys, headDim, i, j)),
     value: normalised(kvHeads, (i, j) => nuclearNorm(block(values, headDim, i, j))),

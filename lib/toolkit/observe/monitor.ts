@@ -157,7 +157,7 @@ export class Monitor implements AttentionObserver {
     }
   }
 
-  private layerReport(layer: number): LayerReport {
+  layerReport(layer: number): LayerReport {
     const aggregate = this.aggregates[layer];
     const heads = Array.from({ length: aggregate.heads }, (_, head): HeadReport => {
       const summaries = AVERAGED.map((name) => [name, aggregate.summary(name, head)]);
