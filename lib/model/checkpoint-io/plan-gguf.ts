@@ -3,7 +3,7 @@ import type { FloatDType } from '../../core/dtype';
 import { ggmlTypeName } from '../../format/ggml-types';
 import { unsupported } from '../json-fields';
 import type { ModelConfig } from '../types';
-import { ggufName } from '../weights';
+import { ggufName, huggingFaceName } from '../weights';
 import { ROPE_DIVISORS, ropeDivisors } from './gguf-metadata';
 import { expectedTensors, rotatedHeads } from './llama-tensors';
 import { floatBytes, plannedShape, unwritable } from './plan';
@@ -21,12 +21,12 @@ export function planGguf(
 ): PlannedTensor[] {
   const { stored } = source;
   if (stored.form === 'gguf') {
-    return Array.from(source.tensors.values(), (tensor) => {
-      const old = stored.file.tensors.get(ggufName(tensor.name))!;
+    return Array.from(stored.file.tensors, ([name, { bytes }]) => {
+      const tensor = source.tensors.get(huggingFaceName(name))!;
       return planned(tensor, target, {
         dtype: tensor.dtype,
         type: tensor.type,
-        bytes: old.bytes,
+        bytes,
         changed: changed.has(tensor.name),
         raw: !changed.has(tensor.name),
       });
