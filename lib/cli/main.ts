@@ -26,6 +26,7 @@ Examples:
   gqa plan llama-3.1-8b --batch 8            what a model and its cache take
   gqa uptrain IN OUT --text FILE --alpha 0.05 --budget 8900000
                                              train a converted model on
+  gqa inspect MODEL --text FILE              what attention does with a text
   gqa info                                   which backend runs here, and why
 
 Environment:
