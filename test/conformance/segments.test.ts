@@ -150,8 +150,9 @@ describe.each(DTYPES)('a tail over %s', (dtype) => {
     const { args } = check({ ...call, sinkQ: true, precision: 'exact' }, shape, store);
     const again = { ...args, out: args.out.slice(), lse: args.lse!.slice() };
     const backend = getBackend();
+    const { threads } = backend.info;
     try {
-      for (let n = 1; n <= backend.info.threads; n++) {
+      for (let n = 1; n <= threads; n++) {
         backend.limitThreads(n);
         again.out.fill(1);
         backend.attend(again);
@@ -159,7 +160,7 @@ describe.each(DTYPES)('a tail over %s', (dtype) => {
         expectSameBits(`lse, ${n} threads`, again.lse, args.lse!);
       }
     } finally {
-      backend.limitThreads(backend.info.threads);
+      backend.limitThreads(threads);
     }
     again.out.fill(1);
     expect(await backend.attendAsync(again, new Int32Array(1))).toBe(true);

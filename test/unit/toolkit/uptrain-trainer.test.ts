@@ -96,11 +96,12 @@ test('the same seed gives the same bits, whatever the threads; another does not'
   };
   const first = run();
   const backend = getBackend();
+  const { threads } = backend.info;
   backend.limitThreads(1);
   try {
     expect(run()).toEqual(first);
   } finally {
-    backend.limitThreads(backend.info.threads);
+    backend.limitThreads(threads);
   }
   expect(run({ seed: 5 })).not.toEqual(first);
 });

@@ -1,20 +1,14 @@
 /**
  * What statistics cost a decode call: the same call with `stats` and without, in turns, over a cache of so many layers
  * that keys come from memory. Entropies are checked against float64 first.
- *
- *   npm run bench:stats           all shapes; names of cache dtypes pick some
  */
-import { attention, AttentionStats, backend, KvCache, Tensor } from '../lib';
-import type { CacheDType } from '../lib';
-import { medianInterval, spread } from '../lib/toolkit/statistics';
-import { SeededRandom } from '../lib/core/random';
+import { attention, AttentionStats, KvCache, Tensor } from '../../lib';
+import type { CacheDType } from '../../lib';
+import { SeededRandom } from '../../lib/core/random';
+import { compareInTurns, type Comparison } from './turns';
 
-/** What statistics may cost. */
-const BAR = 0.03;
 /** More than any L3 of one core complex that this has run on. */
 const TOUCHED_BYTES = 160 * 2 ** 20;
-const ROUNDS = 41;
-const WARM_ROUNDS = 4;
 
 interface Shape {
   heads: number;
@@ -84,7 +78,16 @@ function entropyOf(q: Float32Array, k: Float32Array, shape: Shape, head: number)
   return entropy / Math.log(context);
 }
 
-function measure(shape: Shape): { line: string; overhead: number } {
+/** One row of the table; times are microseconds a call. */
+export interface Measured extends Comparison {
+  name: string;
+  context: number;
+  cache: string;
+  /** Largest, of the entropies against float64. */
+  error: number;
+}
+
+function measure(shape: Shape): Measured {
   const { heads, kvHeads, headDim, context, dtype } = shape;
   const { cache, sequence, k } = fill(shape);
   const random = new SeededRandom(2);
@@ -107,44 +110,17 @@ function measure(shape: Shape): { line: string; overhead: number } {
     for (const layer of views) attention(q, layer, options);
     return Number(process.hrtime.bigint() - start) / 1e3 / views.length;
   };
-  const [plain, observed, ratios]: number[][] = [[], [], []];
-  for (let round = -WARM_ROUNDS; round < ROUNDS; round++) {
-    const first = round % 2 === 0 ? timed({ out }) : timed({ out, stats });
-    const second = round % 2 === 0 ? timed({ out, stats }) : timed({ out });
-    if (round < 0) continue;
-    const [without, withStats] = round % 2 === 0 ? [first, second] : [second, first];
-    plain.push(without);
-    observed.push(withStats);
-    ratios.push(withStats / without - 1);
-  }
-  cache.dispose();
-  const [a, b, c] = [plain, observed, ratios].map((values) => spread(values));
-  const [low, high] = medianInterval(ratios);
-  const percent = (x: number): string => `${(100 * x).toFixed(2)} %`;
-  const cells = [
-    ...[`${heads}/${kvHeads}/${headDim}`, String(context), dtype],
-    ...[`${a.median.toFixed(1)} µs`, `${b.median.toFixed(1)} µs`],
-    ...[percent(c.median), `${percent(low)} to ${percent(high)}`, error.toExponential(1)],
-  ];
-  return { line: `| ${cells.join(' | ')} |`, overhead: c.median };
-}
-
-function main(): void {
-  const { kind, isa, threads } = backend();
-  console.log(`decode, ${kind} ${isa}, ${threads} threads, ${ROUNDS} rounds in turns\n`);
-  console.log(
-    '| heads/KV/dim | context | cache | without | with | overhead | 95 % of its median | error |',
+  const comparison = compareInTurns(
+    () => timed({ out }),
+    () => timed({ out, stats }),
   );
-  console.log('| --- | --- | --- | --- | --- | --- | --- | --- |');
-  const wanted = process.argv.slice(2);
-  let above = 0;
-  for (const shape of SHAPES) {
-    if (wanted.length > 0 && !wanted.includes(shape.dtype)) continue;
-    const { line, overhead } = measure(shape);
-    console.log(line);
-    if (overhead >= BAR) above++;
-  }
-  console.log(`\n${above} shapes at ${100 * BAR} % or more`);
+  cache.dispose();
+  return { ...comparison, name: `${heads}/${kvHeads}/${headDim}`, context, cache: dtype, error };
 }
 
-main();
+/** Of each shape whose cache dtype is wanted; of all where none is named. */
+export function* measureCalls(wanted: readonly string[]): Generator<Measured> {
+  for (const shape of SHAPES) {
+    if (wanted.length === 0 || wanted.includes(shape.dtype)) yield measure(shape);
+  }
+}
