@@ -28,7 +28,12 @@ on_cpu() {
 # Both targets are tested natively too, whole: what counts here is that no newer instruction reaches them, so what
 # brings no kernel of its own is left out.
 repeated='test/(lifecycle|property|model)/|conformance/(cache|shapes|determinism|sharing|memory|random|positions)'
+# Two at a time, as most of a run is one thread emulated.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+{ on_cpu Nehalem scalar conformance/{target,blocks,layers,options} "$@"; exit $failed; } >"$log" 2>&1 &
 # Without the features that qemu would warn about.
 on_cpu Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid avx2 --testPathIgnorePatterns="$repeated" "$@"
-on_cpu Nehalem scalar conformance/{target,blocks,layers,options} "$@"
+wait $! || failed=1
+cat "$log"
 exit $failed
