@@ -20,10 +20,10 @@ class Twin {
  public:
   Twin(Random& random, int64_t count, Edge edge) : plain_(size_t(count)), guarded_(size_t(count) * 4, edge) {
     for (float& x : plain_) x = random.value();
-    memcpy(guarded_.data(), plain_.data(), plain_.size() * 4);
+    if (count > 0) memcpy(guarded_.data(), plain_.data(), plain_.size() * 4);
   }
   float* at(bool guard) { return guard ? reinterpret_cast<float*>(guarded_.data()) : plain_.data(); }
-  bool same() const { return memcmp(plain_.data(), guarded_.data(), plain_.size() * 4) == 0; }
+  bool same() const { return plain_.empty() || memcmp(plain_.data(), guarded_.data(), plain_.size() * 4) == 0; }
 
  private:
   std::vector<float> plain_;
