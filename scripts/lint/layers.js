@@ -1,6 +1,6 @@
 'use strict';
 // The import rules of lib/, as an ESLint rule:
-// cli -> model, toolkit -> nn -> attention, kv-cache -> backend -> core; format -> core.
+// cli -> server, toolkit -> engine -> model -> nn -> attention, kv-cache -> backend -> core; format -> core.
 const { posix } = require('node:path');
 
 const BELOW_ATTENTION = ['backend', 'core'];
@@ -17,8 +17,10 @@ const MAY_IMPORT = {
   nn: BELOW_NN,
   model: BELOW_MODEL,
   toolkit: ['model', ...BELOW_MODEL],
-  cli: ['model', 'toolkit', ...BELOW_MODEL],
-  index: ['model', 'toolkit', ...BELOW_MODEL],
+  engine: ['model', ...BELOW_MODEL],
+  server: ['engine', 'model', ...BELOW_MODEL],
+  cli: ['server', 'engine', 'model', 'toolkit', ...BELOW_MODEL],
+  index: ['server', 'engine', 'model', 'toolkit', ...BELOW_MODEL],
 };
 const ADDON_LOADER = 'backend/native';
 const ADDON = /^node-gyp-build$|\.node$/;

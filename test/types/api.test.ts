@@ -2,7 +2,7 @@
  * The types of the public API, checked by compiling: each @ts-expect-error fails the build where the line is accepted,
  * each assignment where a type is too wide. Only a little of it runs.
  */
-import { createClient, createClientPool } from 'redis';
+import { createClient, createClientPool } from '@redis/client';
 import {
   attention,
   attentionAsync,
