@@ -100,6 +100,8 @@ export const SWIGLU = 16 * UNIT_ROUNDOFF.f32;
 export const MERGE: Readonly<Record<FloatName, number>> = { f32: 4e-6, f16: 2e-3, bf16: 1.6e-2 };
 /** max |difference of logits| / largest |logit|, float32 arithmetic through a whole model. */
 export const MODEL_LOGITS = 1e-3;
+/** The same over every position of a tiny checkpoint, by max(1, largest |logit|), where the golden is float32 too. */
+export const ARCHITECTURE_LOGITS = 2e-4;
 /** Greedy tokens must agree up to the first step whose top-2 margin is below this. */
 export const MODEL_MARGIN = 0.05;
 /** Of `precision: 'fast'`: the margin between logits above which tokens agree, and the relative error of perplexity. */

@@ -1,0 +1,86 @@
+/** Every architecture against Hugging Face transformers, on tiny checkpoints (scripts/make-golden.py), native and JS. */
+import { existsSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { openCheckpoint } from '../../lib/model/checkpoint';
+import { figuresOn, type ArchitectureResult } from '../support/architecture-figures';
+import {
+  ARCHITECTURE_GOLDENS,
+  goldenArchitectures,
+  readArchitectureGolden,
+  type ArchitectureFigures,
+} from '../support/golden-architectures';
+import { ARCHITECTURE_LOGITS } from '../tolerances';
+
+/** Not there yet; each is refused by name until it is. */
+const PENDING: readonly string[] = [
+  'chatglm2',
+  'falcon-40b',
+  'falcon-7b',
+  'falcon-rw',
+  'gemma2',
+  'gemma3',
+  'glm',
+  'glm4',
+  'gpt_bigcode',
+  'gpt_neox',
+  'gpt_neox-sequential',
+  'gpt_oss',
+  'mistral',
+  'mixtral',
+  'phi3',
+  'phi3-longrope',
+  'qwen2',
+  'qwen2-window',
+  'qwen3',
+];
+const READY = goldenArchitectures().filter((name) => !PENDING.includes(name));
+
+describe.each(['native', 'js'] as const)('%s', (backend) => {
+  let results: Record<string, ArchitectureResult>;
+  beforeAll(() => {
+    results = figuresOn(backend, goldenArchitectures());
+  });
+
+  test.each(READY)('%s: logits and greedy tokens', (name) => {
+    const result = results[name];
+    if ('code' in result) throw new Error(`${result.code}: ${result.message}`);
+    const { greedy, ...errors } = result satisfies ArchitectureFigures;
+    for (const [way, error] of Object.entries(errors)) {
+      // Not <=, which NaN would pass as a difference.
+      if (!(error <= ARCHITECTURE_LOGITS)) throw new Error(`${way}: logits are off by ${error}`);
+    }
+    expect(greedy).toEqual(readArchitectureGolden(name).greedy);
+  });
+
+  if (PENDING.length > 0) {
+    test.each(PENDING)('%s: refused', (name) => {
+      expect(results[name]).toMatchObject({ code: 'UNSUPPORTED_MODEL' });
+    });
+  }
+});
+
+/** The same checkpoint with the config that transformers writes of it today. */
+test.each(READY)('%s: the config as transformers saves it', (name) => {
+  const folder = join(ARCHITECTURE_GOLDENS, name);
+  if (!existsSync(join(folder, 'config.saved.json'))) {
+    // ChatGLM2 is no class of transformers.
+    expect(name).toBe('chatglm2');
+    return;
+  }
+  const copy = mkdtempSync(join(tmpdir(), 'gqa-saved-'));
+  try {
+    for (const file of readdirSync(folder).filter((file) => file.startsWith('model'))) {
+      symlinkSync(join(folder, file), join(copy, file));
+    }
+    symlinkSync(join(folder, 'config.saved.json'), join(copy, 'config.json'));
+    const [saved, plain] = [copy, folder].map((path) => {
+      const { config, weights } = openCheckpoint(path);
+      weights.close();
+      return config;
+    });
+    expect(saved).toEqual(plain);
+  } finally {
+    rmSync(copy, { recursive: true });
+  }
+});
