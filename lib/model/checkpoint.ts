@@ -6,7 +6,8 @@ import { describe } from '../core/validate';
 import { readJsonFile } from '../format/file';
 import { GgufFile } from '../format/gguf';
 import type { SafetensorsFile } from '../format/safetensors';
-import { configFromHuggingFace, storedKvHeads } from './config';
+import { readConfig } from './arch';
+import { storedKvHeads } from './config';
 import { configFromGguf } from './gguf-config';
 import { JsonFields, type JsonObject } from './json-fields';
 import { readHeadsOnce } from './repeated-heads';
@@ -67,7 +68,8 @@ function openFolder(folder: string): Checkpoint {
   );
   const weights = openFolderWeights(folder);
   return closingOnError(weights, () => {
-    const model = configFromHuggingFace(config, generation, weights.has('lm_head.weight'));
+    const hasTensor = (name: string): boolean => weights.has(name);
+    const model = readConfig({ fields: config, generation, hasTensor });
     const kvHeads = storedKvHeads(config);
     return {
       stored: { form: 'folder', json, files: weights.files, kvHeads },

@@ -1,12 +1,7 @@
-/** ModelConfig from a Hugging Face config.json. Fields that a file leaves out take LlamaConfig's defaults. */
-import { isObject, JsonFields, unsupported } from './json-fields';
-import type { ModelConfig, RopeScaling } from './types';
-
-/** model_type to architecture: a Mistral without a window computes what a Llama does. */
-const ARCHITECTURES: ReadonlyMap<string, string> = new Map([
-  ['llama', 'llama'],
-  ['mistral', 'llama'],
-]);
+/** What config.json says of every architecture. Fields that a file leaves out take LlamaConfig's defaults. */
+import { readRope } from './config-rope';
+import { JsonFields, unsupported } from './json-fields';
+import type { ModelConfig } from './types';
 
 /** Our own field. */
 export const LAYER_KV_HEADS = 'gqa_kv_heads';
@@ -17,18 +12,23 @@ const MAX_LAYERS = 2 ** 16;
 /** HF's names of x * sigmoid(x). */
 const SILU = ['silu', 'swish'];
 
+/** What a config is read from. */
+export interface ConfigSource {
+  /** config.json */
+  fields: JsonFields;
+  /** generation_config.json, or an empty object; its end tokens count too. */
+  generation: JsonFields;
+  /** Whether the checkpoint has the tensor: decides what a config does not state. */
+  hasTensor: (name: string) => boolean;
+}
+
 /**
- * @param config config.json
- * @param generation generation_config.json, or an empty object; its end tokens count too
- * @param hasOutputHead whether the checkpoint has lm_head.weight: decides where tie_word_embeddings is not stated
+ * What most architectures call alike.
  * @throws GqaError INVALID_FILE, UNSUPPORTED_MODEL
  */
-export function configFromHuggingFace(
-  config: JsonFields,
-  generation: JsonFields,
-  hasOutputHead: boolean,
-): ModelConfig {
-  const architecture = readArchitecture(config);
+export function readCommon(architecture: string, source: ConfigSource): ModelConfig {
+  const { fields: config, generation, hasTensor } = source;
+  checkUnquantised(config);
   const hiddenSize = config.integer('hidden_size', 4096);
   const heads = config.integer('num_attention_heads', 32);
   const layers = layerCount(config, 'num_hidden_layers', 32);
@@ -47,12 +47,29 @@ export function configFromHuggingFace(
     rmsNormEps: config.positive('rms_norm_eps', 1e-6),
     rope: readRope(config),
     contextLength: config.integer('max_position_embeddings', 2048),
-    tiedEmbeddings: config.flag('tie_word_embeddings', !hasOutputHead),
+    tiedEmbeddings: config.flag('tie_word_embeddings', !hasTensor('lm_head.weight')),
     attentionBias: config.flag('attention_bias', false),
     mlpBias: config.flag('mlp_bias', false),
     bosTokenId: config.ids('bos_token_id')[0] ?? null,
     eosTokenIds: [...new Set(eosTokenIds)],
   });
+}
+
+/** @throws GqaError UNSUPPORTED_MODEL for weights in a format of their own. */
+export function checkUnquantised(config: JsonFields): void {
+  if (!config.has('quantization_config')) return;
+  throw unsupported('quantization_config', 'none (F32, F16 or BF16 weights)', 'set');
+}
+
+/** @throws GqaError UNSUPPORTED_MODEL */
+export function checkSilu(config: JsonFields): void {
+  const activation = config.text('hidden_act') ?? 'silu';
+  if (!SILU.includes(activation)) throw unsupported('hidden_act', 'silu', activation.slice(0, 80));
+}
+
+/** @throws GqaError UNSUPPORTED_MODEL */
+export function checkUnwindowed(config: JsonFields): void {
+  if (config.has('sliding_window')) throw unsupported('sliding_window', 'none', 'set');
 }
 
 /** A number of layers, small enough for lists of what each of them has. */
@@ -95,65 +112,4 @@ function readLayerKvHeads(config: JsonFields, layers: number, heads: number): nu
     if (stored % kvHeads === 0) return kvHeads;
     throw config.wrong(name, `a divisor of ${stored}`, count);
   });
-}
-
-function readArchitecture(config: JsonFields): string {
-  const type = config.text('model_type') ?? '';
-  const architecture = ARCHITECTURES.get(type);
-  if (architecture === undefined) {
-    throw unsupported('model_type', [...ARCHITECTURES.keys()].join(', '), `'${type.slice(0, 80)}'`);
-  }
-  const activation = config.text('hidden_act') ?? 'silu';
-  if (!SILU.includes(activation)) throw unsupported('hidden_act', 'silu', activation.slice(0, 80));
-  if (config.has('sliding_window')) throw unsupported('sliding_window', 'none', 'set');
-  if (config.has('quantization_config')) {
-    throw unsupported('quantization_config', 'none (F32, F16 or BF16 weights)', 'set');
-  }
-  return architecture;
-}
-
-/**
- * Older files have rope_theta and rope_scaling, those of transformers 5 one dict rope_parameters; a file may have both,
- * and then the dict is the newer.
- */
-function readRope(config: JsonFields): ModelConfig['rope'] {
-  const parameters = config.object('rope_parameters');
-  const scaling = config.has('rope_parameters') ? parameters : config.object('rope_scaling');
-  const theta = parameters.has('rope_theta')
-    ? parameters.positive('rope_theta')
-    : config.positive('rope_theta', 10_000);
-  for (const source of [config, parameters]) {
-    const turned = source.positive('partial_rotary_factor', 1);
-    if (turned !== 1) throw unsupported('partial_rotary_factor', '1', String(turned));
-  }
-  for (const perLayer of ['full_attention', 'sliding_attention']) {
-    if (isObject(parameters.raw(perLayer))) {
-      throw unsupported('rope_parameters', 'one set for all layers', 'one per layer type');
-    }
-  }
-  return { theta, scaling: readScaling(scaling) };
-}
-
-function readScaling(scaling: JsonFields): RopeScaling | null {
-  const type = scaling.text('rope_type') ?? scaling.text('type') ?? 'default';
-  switch (type) {
-    case 'default':
-      return null;
-    case 'linear':
-      return { type, factor: scaling.positive('factor') };
-    case 'llama3': {
-      const low = scaling.positive('low_freq_factor');
-      const high = scaling.positive('high_freq_factor');
-      if (high <= low) throw scaling.wrong('high_freq_factor', `a number above ${low}`, high);
-      return {
-        type,
-        factor: scaling.positive('factor'),
-        lowFreqFactor: low,
-        highFreqFactor: high,
-        originalContext: scaling.integer('original_max_position_embeddings'),
-      };
-    }
-    default:
-      throw unsupported('RoPE scaling', 'default, linear, llama3', `'${type.slice(0, 80)}'`);
-  }
 }

@@ -1,7 +1,7 @@
 /** What the layers of the runner agree on: weights from any format, one architecture, one way to run it. */
 import type { AttentionStats } from '../core/attention-stats';
 import type { BlockDType, FloatData, FloatDType } from '../core/dtype';
-import type { KvCache, KvSequence } from '../kv-cache/kv-cache';
+import type { KvCache, KvCacheOptions, KvSequence } from '../kv-cache/kv-cache';
 import type { RopeScaling } from '../nn/rope';
 import type { KvCacheSettings } from './cache-settings';
 
@@ -38,7 +38,8 @@ export interface WeightSource {
 
 /** The numbers of an architecture, in the field's terms, the same from config.json and GGUF metadata. */
 export interface ModelConfig {
-  architecture: string; // 'llama'
+  /** Which file of arch/ computes it; may have fields of its own beside these. */
+  architecture: string;
   vocabSize: number;
   hiddenSize: number;
   intermediateSize: number;
@@ -68,11 +69,29 @@ export interface AttentionObserver {
   record(layer: number): void;
 }
 
+/** The next tokens of one sequence; see LanguageModel.step. */
+export interface TokenRun {
+  sequence: KvSequence;
+  ids: ArrayLike<number>;
+  /** Logits after the last of the ids, after each of them, or none. */
+  want: 'last' | 'all' | 'none';
+}
+
+/** `capacity`: tokens that a sequence must hold at least. */
+export type CacheRequest = KvCacheSettings &
+  Pick<KvCacheOptions, 'capacity' | 'sequences' | 'prefixTokens' | 'model'>;
+
 /** A model ready to run, synchronously, in whichever thread holds it. */
 export interface LanguageModel {
   readonly config: ModelConfig;
-  /** `capacity`: tokens it must hold at least. */
-  createCache(options: KvCacheSettings & { capacity: number }): KvCache;
+  /** Tokens that a step may have, of all its runs together. */
+  readonly maxStepTokens: number;
+  createCache(options: CacheRequest): KvCache;
+  /**
+   * Appends the next tokens of several sequences of one cache in one pass over the weights. Logits [rows, vocab], of the
+   * first run's wanted rows first, are written to out. What a run gets does not depend on the others.
+   */
+  step(runs: readonly TokenRun[], out: Float32Array): void;
   /**
    * Appends ids to the sequence and returns logits: of the last token [vocab], or of every token [ids, vocab]; in `out`
    * where it is given, which must have just that length. Long prompts are cut into chunks inside.

@@ -33,8 +33,7 @@ export interface RopeOptions {
 }
 
 /**
- * The rotation of one model. Share one instance between layers: the cosines and sines of the last range of positions
- * are kept.
+ * The rotation of one model. Share one instance between layers: the cosines and sines of the last positions are kept.
  */
 export class Rope {
   readonly headDim: number;
@@ -46,6 +45,8 @@ export class Rope {
   private readonly backend: Backend = getBackend();
   private start = 0;
   private tokens = 0;
+  /** The rows' positions where they are no range. */
+  private positions: Float64Array | null = null;
   private cos = new Float32Array(0);
   private sin = new Float32Array(0);
 
@@ -76,23 +77,47 @@ export class Rope {
     this.backend.rope({ x, cos, sin, tokens, heads, headDim, rotaryDim, interleaved });
   }
 
-  /** Fills cos and sin [tokens, rotaryDim / 2] for the range, unless they hold it already. */
+  /**
+   * Turns x [positions.length, heads, headDim] in place, each row to its position. The array is known again by its
+   * identity: whoever writes other positions into it gives another array.
+   * @throws GqaError BUFFER_TOO_SMALL where x is shorter than that.
+   */
+  applyAt(x: Float32Array, heads: number, positions: Float64Array): void {
+    const tokens = positions.length;
+    checkRoom('x', x.length, tokens * heads * this.headDim);
+    if (tokens === 0) return;
+    if (positions !== this.positions) {
+      this.fill(tokens, (row) => positions[row]);
+      this.positions = positions;
+    }
+    const { headDim, rotaryDim, interleaved, cos, sin } = this;
+    this.backend.rope({ x, cos, sin, tokens, heads, headDim, rotaryDim, interleaved });
+  }
+
+  /** Fills cos and sin for the range, unless they hold it already. */
   private prepare(start: number, tokens: number): void {
-    if (start === this.start && tokens <= this.tokens) return;
+    if (this.positions === null && start === this.start && tokens <= this.tokens) return;
+    this.fill(tokens, (row) => start + row);
+    this.start = start;
+    this.tokens = tokens;
+    this.positions = null;
+  }
+
+  /** cos and sin [tokens, rotaryDim / 2] */
+  private fill(tokens: number, positionOf: (row: number) => number): void {
     const pairs = this.frequencies.length;
     if (this.cos.length < tokens * pairs) {
       this.cos = new Float32Array(tokens * pairs);
       this.sin = new Float32Array(tokens * pairs);
     }
     for (let t = 0, i = 0; t < tokens; t++) {
+      const position = positionOf(t);
       for (let r = 0; r < pairs; r++, i++) {
-        const angle = (start + t) * this.frequencies[r];
+        const angle = position * this.frequencies[r];
         this.cos[i] = Math.cos(angle);
         this.sin[i] = Math.sin(angle);
       }
     }
-    this.start = start;
-    this.tokens = tokens;
   }
 }
 

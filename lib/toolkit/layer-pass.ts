@@ -14,12 +14,11 @@
 import { attention } from '../attention';
 import { getBackend } from '../backend';
 import { Tensor } from '../core/tensor';
-import { loadBlockLayers } from '../model/arch/llama';
+import { loadBlockLayers, type BlockLayers } from '../model/arch/llama';
 import type { ModelConfig, WeightSource } from '../model/types';
 import { Embedding } from '../nn/embedding';
 import { Linear } from '../nn/linear';
 import { Rope } from '../nn/rope';
-import type { BlockLayers } from '../nn/transformer-block';
 import { HiddenStates } from './hidden-states';
 
 export { HiddenStates } from './hidden-states';

@@ -1,18 +1,25 @@
-/** Architectures by the name that ModelConfig.architecture gives: a new one is a file here and a row. */
+/** Architectures: a new one is a file here and a row. */
 import type { Precision } from '../../core/precision';
 import { expectedError } from '../../core/errors';
+import type { ConfigSource } from '../config';
+import { unsupported } from '../json-fields';
 import type { LanguageModel, ModelConfig, WeightSource } from '../types';
-import { loadLlama } from './llama';
+import type { Architecture } from './architecture';
+import { llama } from './llama';
 
-type ArchitectureLoader = (
-  config: ModelConfig,
-  weights: WeightSource,
-  precision: Precision,
-) => LanguageModel;
+const ARCHITECTURES: readonly Architecture[] = [llama];
 
-const ARCHITECTURES: Readonly<Record<string, ArchitectureLoader>> = {
-  llama: loadLlama,
-};
+/**
+ * @returns the config, of the architecture that `model_type` names
+ * @throws GqaError INVALID_FILE, UNSUPPORTED_MODEL
+ */
+export function readConfig(source: ConfigSource): ModelConfig {
+  const type = source.fields.text('model_type') ?? '';
+  const found = ARCHITECTURES.find(({ modelTypes }) => modelTypes.includes(type));
+  if (found !== undefined) return found.readConfig(source);
+  const known = ARCHITECTURES.flatMap(({ modelTypes }) => modelTypes);
+  throw unsupported('model_type', known.join(', '), `'${type.slice(0, 80)}'`);
+}
 
 /** Loads the weights into the architecture that the config names. @throws GqaError UNSUPPORTED_MODEL, INVALID_FILE */
 export function loadArchitecture(
@@ -20,14 +27,8 @@ export function loadArchitecture(
   weights: WeightSource,
   precision: Precision = 'exact',
 ): LanguageModel {
-  if (!Object.hasOwn(ARCHITECTURES, config.architecture)) {
-    const known = Object.keys(ARCHITECTURES).join(', ');
-    throw expectedError(
-      'UNSUPPORTED_MODEL',
-      'architecture',
-      `one of ${known}`,
-      config.architecture,
-    );
-  }
-  return ARCHITECTURES[config.architecture](config, weights, precision);
+  const found = ARCHITECTURES.find(({ name }) => name === config.architecture);
+  if (found !== undefined) return found.load(config, weights, precision);
+  const known = ARCHITECTURES.map(({ name }) => name).join(', ');
+  throw expectedError('UNSUPPORTED_MODEL', 'architecture', `one of ${known}`, config.architecture);
 }

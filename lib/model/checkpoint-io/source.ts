@@ -2,6 +2,7 @@
 import { invalidFile } from '../../format/file';
 import { FLOAT_DTYPES } from '../../format/safetensors';
 import { openCheckpoint } from '../checkpoint';
+import { unsupported } from '../json-fields';
 import type { Checkpoint } from '../checkpoint';
 import type { JsonObject } from '../json-fields';
 import { keyValueLayer } from '../repeated-heads';
@@ -20,6 +21,9 @@ export function openSource(path: string): CheckpointSource {
   const checkpoint = openCheckpoint(path);
   try {
     const { stored, config, weights } = checkpoint;
+    if (config.architecture !== 'llama') {
+      throw unsupported('the architecture', 'llama', config.architecture);
+    }
     const tensors = inModelOrder(config, listTensors(checkpoint));
     checkTensors(path, config, tensors);
     const read = (name: string): ReturnType<CheckpointSource['read']> => {

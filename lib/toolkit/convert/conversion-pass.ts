@@ -5,7 +5,7 @@
 import type { LoadedTensor } from '../../format/file';
 import type { CheckpointSource } from '../../model/checkpoint-io/types';
 import { Linear } from '../../nn/linear';
-import type { BlockLayers } from '../../nn/transformer-block';
+import type { BlockLayers } from '../../model/arch/llama';
 import type { Corpus } from '../corpus';
 import { LayerPass, type HiddenStates } from '../layer-pass';
 import { OutputHead, type Comparison } from '../output-head';

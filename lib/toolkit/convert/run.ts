@@ -3,7 +3,7 @@ import { expectedError } from '../../core/errors';
 import { SeededRandom } from '../../core/random';
 import { createSink, openSource } from '../../model/checkpoint-io';
 import type { CheckpointSink, CheckpointSource } from '../../model/checkpoint-io/types';
-import type { BlockLayers } from '../../nn/transformer-block';
+import type { BlockLayers } from '../../model/arch/llama';
 import { readCorpus, type Corpus } from '../corpus';
 import {
   bytesChange,

@@ -5,7 +5,7 @@
  */
 import { SeededRandom } from '../../core/random';
 import type { CheckpointSource } from '../../model/checkpoint-io/types';
-import type { BlockLayers } from '../../nn/transformer-block';
+import type { BlockLayers } from '../../model/arch/llama';
 import { disposeProjections, withProjections } from '../convert/conversion-pass';
 import { projectionTensors, readProjections } from '../convert/layer-tensors';
 import { convertHeads } from '../convert/methods';

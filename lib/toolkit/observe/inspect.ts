@@ -6,7 +6,7 @@
 import { attention } from '../../attention';
 import { openSource } from '../../model/checkpoint-io';
 import type { CheckpointSource } from '../../model/checkpoint-io/types';
-import type { BlockLayers } from '../../nn/transformer-block';
+import type { BlockLayers } from '../../model/arch/llama';
 import { readCorpus, type Corpus } from '../corpus';
 import { LayerPass, type HiddenStates } from '../layer-pass';
 import type { TaskContext } from '../task';

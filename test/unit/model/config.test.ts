@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { GqaError } from '../../../lib/core/errors';
-import { configFromHuggingFace } from '../../../lib/model/config';
+import { readConfig } from '../../../lib/model/arch';
 import { JsonFields } from '../../../lib/model/json-fields';
 import type { ModelConfig } from '../../../lib/model/types';
 
@@ -19,11 +19,11 @@ const SMALL = {
 
 function read(config: object, generation: object = {}, hasHead = false): ModelConfig {
   const fields = new JsonFields('config.json', JSON.parse(JSON.stringify(config)));
-  return configFromHuggingFace(
+  return readConfig({
     fields,
-    new JsonFields('generation_config.json', generation),
-    hasHead,
-  );
+    generation: new JsonFields('generation_config.json', generation),
+    hasTensor: () => hasHead,
+  });
 }
 
 function codeOf(run: () => unknown): string {
@@ -36,7 +36,7 @@ function codeOf(run: () => unknown): string {
   return 'none';
 }
 
-describe('configFromHuggingFace', () => {
+describe('readConfig', () => {
   it('reads what is stated', () => {
     const config = read({
       ...SMALL,
