@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+export CCACHE_BASEDIR=$work
 # In a copy: a build for packing must not take away the one that is here.
 mkdir "$work/clone"
 git archive HEAD | tar -x -C "$work/clone"
