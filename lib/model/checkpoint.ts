@@ -8,14 +8,14 @@ import { GgufFile } from '../format/gguf';
 import type { SafetensorsFile } from '../format/safetensors';
 import { readConfig } from './arch';
 import { storedKvHeads } from './config';
-import { configFromGguf } from './gguf-config';
+import { openGgufModel } from './gguf/model';
 import { JsonFields, type JsonObject } from './json-fields';
 import { readHeadsOnce } from './repeated-heads';
 import { createTokenizer, missingTokenizer, type Tokenizer } from './tokenizer';
 import { readFolderTokenizer } from './tokenizer-folder';
 import { readGgufTokenizer } from './tokenizer-gguf';
 import type { ModelConfig, WeightSource } from './types';
-import { GgufWeights, openFolderWeights } from './weights';
+import { openFolderWeights } from './weights';
 
 const MAX_CONFIG_BYTES = 2 ** 24;
 
@@ -83,8 +83,7 @@ function openFolder(folder: string): Checkpoint {
 function openGguf(path: string): Checkpoint {
   const file = new GgufFile(path);
   return closingOnError(file, () => {
-    const config = configFromGguf(file);
-    const weights = new GgufWeights(file, config.heads, config.layerKvHeads);
+    const { config, weights } = openGgufModel(file);
     return {
       stored: { form: 'gguf', file },
       config,

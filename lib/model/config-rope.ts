@@ -1,6 +1,5 @@
 /** RoPE as config.json describes it. */
-import { isObject, unsupported } from './json-fields';
-import type { JsonFields } from './json-fields';
+import { isObject, JsonFields, unsupported } from './json-fields';
 import type { ModelConfig, RopeScaling } from './types';
 
 /**
@@ -32,6 +31,9 @@ function readScaling(scaling: JsonFields): RopeScaling | null {
       return null;
     case 'linear':
       return { type, factor: scaling.positive('factor') };
+    // Not Hugging Face's: GGUF states what is made of Llama 3's numbers.
+    case 'factors':
+      return { type, factors: readFactors(scaling, 'factors') };
     case 'llama3': {
       const low = scaling.positive('low_freq_factor');
       const high = scaling.positive('high_freq_factor');
@@ -47,4 +49,14 @@ function readScaling(scaling: JsonFields): RopeScaling | null {
     default:
       throw unsupported('RoPE scaling', 'default, linear, llama3', `'${type.slice(0, 80)}'`);
   }
+}
+
+/** A list of positive numbers. */
+export function readFactors(scaling: JsonFields, name: string): number[] {
+  const factors = scaling.raw(name);
+  if (!Array.isArray(factors)) throw scaling.wrong(name, 'a list of numbers', factors);
+  return factors.map((factor: unknown, i) => {
+    const fields = new JsonFields('config.json', { [`${name}[${i}]`]: factor });
+    return fields.positive(`${name}[${i}]`);
+  });
 }

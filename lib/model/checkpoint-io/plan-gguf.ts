@@ -3,7 +3,7 @@ import type { FloatDType } from '../../core/dtype';
 import { ggmlTypeName } from '../../format/ggml-types';
 import { unsupported } from '../json-fields';
 import type { ModelConfig } from '../types';
-import { ggufName, huggingFaceName } from '../weights';
+import { ggufName, huggingFaceName } from '../gguf/names';
 import { ROPE_DIVISORS, ropeDivisors } from './gguf-metadata';
 import { expectedTensors, rotatedHeads } from './llama-tensors';
 import { floatBytes, plannedShape, unwritable } from './plan';

@@ -7,7 +7,7 @@ import type { Checkpoint } from '../checkpoint';
 import type { JsonObject } from '../json-fields';
 import { keyValueLayer } from '../repeated-heads';
 import type { ModelConfig } from '../types';
-import { huggingFaceName } from '../weights';
+import { huggingFaceName } from '../gguf/names';
 import { configJsonOfGguf } from './config-json';
 import { expectedTensors } from './llama-tensors';
 import type { CheckpointSource, SourceTensor } from './types';

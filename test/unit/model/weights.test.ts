@@ -1,7 +1,9 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { GqaError } from '../../../lib/core/errors';
-import { ggufName, halfSplit, openFolderWeights } from '../../../lib/model/weights';
+import { ggufName } from '../../../lib/model/gguf/names';
+import { halfSplit } from '../../../lib/model/gguf/rows';
+import { openFolderWeights } from '../../../lib/model/weights';
 import { floats, safetensorsBytes, temporaryFolder, write } from '../format/build-files';
 
 const path = temporaryFolder();
