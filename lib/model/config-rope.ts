@@ -2,29 +2,52 @@
 import { isObject, JsonFields, unsupported } from './json-fields';
 import type { ModelConfig, RopeScaling } from './types';
 
+/** Where the scaling of a file does not say how much of each head is turned. */
+export interface RotaryDefaults {
+  /** The share of a head's elements that is turned; without it, models that turn less than all are refused. */
+  partialRotary?: number;
+  theta?: number;
+}
+
 /**
  * Older files have rope_theta and rope_scaling, those of transformers 5 one dict rope_parameters; a file may have both,
  * and then the dict is the newer.
  */
-export function readRope(config: JsonFields): ModelConfig['rope'] {
+export function readRope(
+  config: JsonFields,
+  headDim: number,
+  { partialRotary, theta: usualTheta = 10_000 }: RotaryDefaults = {},
+): ModelConfig['rope'] {
   const parameters = config.object('rope_parameters');
   const scaling = config.has('rope_parameters') ? parameters : config.object('rope_scaling');
   const theta = parameters.has('rope_theta')
     ? parameters.positive('rope_theta')
-    : config.positive('rope_theta', 10_000);
-  for (const source of [config, parameters]) {
-    const turned = source.positive('partial_rotary_factor', 1);
-    if (turned !== 1) throw unsupported('partial_rotary_factor', '1', String(turned));
-  }
+    : config.positive('rope_theta', usualTheta);
   for (const perLayer of ['full_attention', 'sliding_attention']) {
     if (isObject(parameters.raw(perLayer))) {
       throw unsupported('rope_parameters', 'one set for all layers', 'one per layer type');
     }
   }
-  return { theta, scaling: readScaling(scaling) };
+  const rope = { theta, scaling: readScaling(scaling, config) };
+  const rotaryDim = readRotaryDim(config, parameters, headDim, partialRotary);
+  return rotaryDim === headDim ? rope : { ...rope, rotaryDim };
 }
 
-function readScaling(scaling: JsonFields): RopeScaling | null {
+function readRotaryDim(
+  config: JsonFields,
+  parameters: JsonFields,
+  headDim: number,
+  partialRotary: number | undefined,
+): number {
+  const name = 'partial_rotary_factor';
+  const share = parameters.positive(name, config.positive(name, partialRotary ?? 1));
+  if (partialRotary === undefined && share !== 1) throw unsupported(name, '1', String(share));
+  const rotaryDim = Math.floor(share * headDim);
+  if (share <= 1 && rotaryDim > 0 && rotaryDim % 2 === 0) return rotaryDim;
+  throw unsupported(name, `a share that makes an even part of ${headDim} dims`, String(share));
+}
+
+function readScaling(scaling: JsonFields, config: JsonFields): RopeScaling | null {
   const type = scaling.text('rope_type') ?? scaling.text('type') ?? 'default';
   switch (type) {
     case 'default':
@@ -46,8 +69,10 @@ function readScaling(scaling: JsonFields): RopeScaling | null {
         originalContext: scaling.integer('original_max_position_embeddings'),
       };
     }
+    case 'yarn':
+      return readYarn(scaling, config);
     default:
-      throw unsupported('RoPE scaling', 'default, linear, llama3', `'${type.slice(0, 80)}'`);
+      throw unsupported('RoPE scaling', 'default, linear, llama3, yarn', `'${type.slice(0, 80)}'`);
   }
 }
 
@@ -59,4 +84,27 @@ export function readFactors(scaling: JsonFields, name: string): number[] {
     const fields = new JsonFields('config.json', { [`${name}[${i}]`]: factor });
     return fields.positive(`${name}[${i}]`);
   });
+}
+
+function readYarn(scaling: JsonFields, config: JsonFields): RopeScaling {
+  const originalContext = scaling.integer(
+    'original_max_position_embeddings',
+    config.integer('max_position_embeddings', 2048),
+  );
+  const factor = scaling.positive('factor');
+  return {
+    type: 'yarn',
+    factor,
+    betaFast: scaling.positive('beta_fast', 32),
+    betaSlow: scaling.positive('beta_slow', 1),
+    originalContext,
+    truncate: scaling.flag('truncate', true),
+    attentionFactor: scaling.positive('attention_factor', yarnAttentionFactor(scaling, factor)),
+  };
+}
+
+function yarnAttentionFactor(scaling: JsonFields, factor: number): number {
+  const growth = (slope: number): number => (factor <= 1 ? 1 : 0.1 * slope * Math.log(factor) + 1);
+  if (!scaling.has('mscale') || !scaling.has('mscale_all_dim')) return growth(1);
+  return growth(scaling.positive('mscale')) / growth(scaling.positive('mscale_all_dim'));
 }

@@ -1,5 +1,6 @@
 /** What config.json says of every architecture. Fields that a file leaves out take LlamaConfig's defaults. */
-import { readRope } from './config-rope';
+import { ACTIVATIONS, type Activation } from '../nn/activation';
+import { readRope, type RotaryDefaults } from './config-rope';
 import { JsonFields, unsupported } from './json-fields';
 import type { ModelConfig } from './types';
 
@@ -26,13 +27,18 @@ export interface ConfigSource {
  * What most architectures call alike.
  * @throws GqaError INVALID_FILE, UNSUPPORTED_MODEL
  */
-export function readCommon(architecture: string, source: ConfigSource): ModelConfig {
+export function readCommon(
+  architecture: string,
+  source: ConfigSource,
+  rotary: RotaryDefaults = {},
+): ModelConfig {
   const { fields: config, generation, hasTensor } = source;
   checkUnquantised(config);
   const hiddenSize = config.integer('hidden_size', 4096);
   const heads = config.integer('num_attention_heads', 32);
   const layers = layerCount(config, 'num_hidden_layers', 32);
   const layerKvHeads = readLayerKvHeads(config, layers, heads);
+  const headDim = config.integer('head_dim', hiddenSize / heads);
   const eosTokenIds = [...config.ids('eos_token_id'), ...generation.ids('eos_token_id')];
   return checkedConfig({
     architecture,
@@ -43,9 +49,9 @@ export function readCommon(architecture: string, source: ConfigSource): ModelCon
     heads,
     kvHeads: Math.max(...layerKvHeads),
     layerKvHeads,
-    headDim: config.integer('head_dim', hiddenSize / heads),
+    headDim,
     rmsNormEps: config.positive('rms_norm_eps', 1e-6),
-    rope: readRope(config),
+    rope: readRope(config, headDim, rotary),
     contextLength: config.integer('max_position_embeddings', 2048),
     tiedEmbeddings: config.flag('tie_word_embeddings', !hasTensor('lm_head.weight')),
     attentionBias: config.flag('attention_bias', false),
@@ -65,6 +71,13 @@ export function checkUnquantised(config: JsonFields): void {
 export function checkSilu(config: JsonFields): void {
   const activation = config.text('hidden_act') ?? 'silu';
   if (!SILU.includes(activation)) throw unsupported('hidden_act', 'silu', activation.slice(0, 80));
+}
+
+/** The activation function that a field names. @throws GqaError INVALID_FILE, UNSUPPORTED_MODEL */
+export function readActivation(config: JsonFields, name: string, usual: string): Activation {
+  const activation = config.text(name) ?? usual;
+  if (Object.hasOwn(ACTIVATIONS, activation)) return ACTIVATIONS[activation];
+  throw unsupported(name, Object.keys(ACTIVATIONS).join(', '), `'${activation.slice(0, 80)}'`);
 }
 
 /** @throws GqaError UNSUPPORTED_MODEL */

@@ -11,13 +11,28 @@ export function isObject(value: unknown): value is JsonObject {
 export class JsonFields {
   private readonly fields: JsonObject;
 
-  /** @throws GqaError INVALID_FILE where value is no object. */
+  /**
+   * `names`: what the file calls fields that are asked for by another name.
+   * @throws GqaError INVALID_FILE where value is no object.
+   */
   constructor(
     private readonly source: string,
     value: unknown,
+    private readonly names: Readonly<Record<string, string>> = {},
   ) {
     if (!isObject(value)) throw this.wrong('the whole file', 'an object', value);
     this.fields = value;
+  }
+
+  /** The same file under more names, `{ ours: its }`. */
+  renamed(names: Readonly<Record<string, string>>): JsonFields {
+    return new JsonFields(this.source, this.fields, { ...this.names, ...names });
+  }
+
+  /** The same with these fields in place of its own. */
+  with(fields: JsonObject): JsonFields {
+    const names = Object.entries(this.names).filter(([name]) => !Object.hasOwn(fields, name));
+    return new JsonFields(this.source, { ...this.fields, ...fields }, Object.fromEntries(names));
   }
 
   has(name: string): boolean {
@@ -25,7 +40,8 @@ export class JsonFields {
   }
 
   raw(name: string): unknown {
-    return Object.hasOwn(this.fields, name) ? (this.fields[name] ?? undefined) : undefined;
+    const stored = this.stored(name);
+    return Object.hasOwn(this.fields, stored) ? (this.fields[stored] ?? undefined) : undefined;
   }
 
   /** An integer in [min, 2^31). */
@@ -71,12 +87,17 @@ export class JsonFields {
     return (ids as number[]).filter((id) => id >= 0);
   }
 
+  private stored(name: string): string {
+    return Object.hasOwn(this.names, name) ? this.names[name] : name;
+  }
+
   wrong(name: string, expected: string, value: unknown): GqaError {
+    const argument = this.stored(name);
     const received = describe(value);
     return new GqaError(
       'INVALID_FILE',
-      `Expected ${expected} for ${name} in ${this.source} but found ${received}`,
-      { argument: name, expected, received },
+      `Expected ${expected} for ${argument} in ${this.source} but found ${received}`,
+      { argument, expected, received },
     );
   }
 }

@@ -52,7 +52,12 @@ export interface ModelConfig {
   /** Read from the file; never derived where the file states it. */
   headDim: number;
   rmsNormEps: number;
-  rope: { theta: number; scaling: RopeScaling | null };
+  rope: {
+    theta: number;
+    scaling: RopeScaling | null;
+    /** Leading elements of a head that are turned, where not all are. */
+    rotaryDim?: number;
+  };
   contextLength: number;
   tiedEmbeddings: boolean;
   attentionBias: boolean;

@@ -9,7 +9,10 @@ import { expectedError } from '../core/errors';
 import { requireBoolean, requireInteger } from '../core/validate';
 import { checkRoom, requirePositive } from './inputs';
 
-/** Llama-3's frequency scaling, plain linear scaling of the positions, or a divisor of each frequency. */
+/**
+ * Llama-3's frequency scaling, plain linear scaling of the positions, YaRN's, or a divisor of each frequency. Where there is
+ * an attention factor, what is turned is multiplied by it too.
+ */
 export type RopeScaling =
   | {
       type: 'llama3';
@@ -19,7 +22,18 @@ export type RopeScaling =
       originalContext: number;
     }
   | { type: 'linear'; factor: number }
-  | { type: 'factors'; factors: readonly number[] };
+  | {
+      type: 'yarn';
+      factor: number;
+      /** Turns within the original context above which a pair keeps its frequency, and below which it is slowed. */
+      betaFast: number;
+      betaSlow: number;
+      originalContext: number;
+      /** Whether the range of pairs between the two is rounded to whole ones. */
+      truncate: boolean;
+      attentionFactor: number;
+    }
+  | { type: 'factors'; factors: readonly number[]; attentionFactor?: number };
 
 export interface RopeOptions {
   headDim: number;
@@ -41,6 +55,8 @@ export class Rope {
   readonly interleaved: boolean;
   /** f[r], radians per position, float64 [rotaryDim / 2]. */
   readonly frequencies: Float64Array;
+  /** What turned elements are multiplied by: 1 but for scalings that say otherwise. */
+  readonly attentionFactor: number;
 
   private readonly backend: Backend = getBackend();
   private start = 0;
@@ -63,6 +79,9 @@ export class Rope {
     this.rotaryDim = rotaryDim;
     this.interleaved = requireBoolean(options.interleaved ?? false, 'interleaved');
     this.frequencies = ropeFrequencies(rotaryDim, theta, scaling);
+    const { attentionFactor = 1 } = scaling !== null && 'attentionFactor' in scaling ? scaling : {};
+    requirePositive(attentionFactor, 'scaling.attentionFactor');
+    this.attentionFactor = attentionFactor;
   }
 
   /**
@@ -103,8 +122,9 @@ export class Rope {
     this.positions = null;
   }
 
-  /** cos and sin [tokens, rotaryDim / 2] */
+  /** cos and sin [tokens, rotaryDim / 2], times the attention factor. */
   private fill(tokens: number, positionOf: (row: number) => number): void {
+    const { attentionFactor } = this;
     const pairs = this.frequencies.length;
     if (this.cos.length < tokens * pairs) {
       this.cos = new Float32Array(tokens * pairs);
@@ -114,19 +134,21 @@ export class Rope {
       const position = positionOf(t);
       for (let r = 0; r < pairs; r++, i++) {
         const angle = position * this.frequencies[r];
-        this.cos[i] = Math.cos(angle);
-        this.sin[i] = Math.sin(angle);
+        this.cos[i] = attentionFactor * Math.cos(angle);
+        this.sin[i] = attentionFactor * Math.sin(angle);
       }
     }
   }
 }
+
+type FrequencyRule = (frequency: number, pair: number) => number;
 
 function ropeFrequencies(
   rotaryDim: number,
   theta: number,
   scaling: RopeScaling | null,
 ): Float64Array {
-  const rescale = frequencyRule(scaling, rotaryDim / 2);
+  const rescale = frequencyRule(scaling, rotaryDim, theta);
   return Float64Array.from({ length: rotaryDim / 2 }, (_, r) =>
     rescale(theta ** ((-2 * r) / rotaryDim), r),
   );
@@ -134,8 +156,10 @@ function ropeFrequencies(
 
 function frequencyRule(
   scaling: RopeScaling | null,
-  pairs: number,
-): (frequency: number, pair: number) => number {
+  rotaryDim: number,
+  theta: number,
+): FrequencyRule {
+  const pairs = rotaryDim / 2;
   if (scaling === null) return (frequency) => frequency;
   switch (scaling.type) {
     case 'linear':
@@ -143,6 +167,8 @@ function frequencyRule(
       return (frequency) => frequency / scaling.factor;
     case 'llama3':
       return llama3Rule(scaling);
+    case 'yarn':
+      return yarnRule(scaling, rotaryDim, theta);
     case 'factors':
       requireInteger(scaling.factors.length, 'scaling.factors.length', pairs, pairs);
       scaling.factors.forEach((factor, r) => requirePositive(factor, `scaling.factors[${r}]`));
@@ -151,7 +177,7 @@ function frequencyRule(
       throw expectedError(
         'INVALID_ARGUMENT',
         'scaling.type',
-        "'llama3', 'linear' or 'factors'",
+        "'llama3', 'linear', 'yarn' or 'factors'",
         String((scaling as { type: unknown }).type),
       );
   }
@@ -161,7 +187,7 @@ function frequencyRule(
  * Waves that turn less than lowFreqFactor times within the original context are slowed by `factor`, those that turn
  * more than highFreqFactor times stay, and between the two the share of each is linear in the number of turns.
  */
-function llama3Rule(scaling: RopeScaling & { type: 'llama3' }): (frequency: number) => number {
+function llama3Rule(scaling: RopeScaling & { type: 'llama3' }): FrequencyRule {
   const { factor, lowFreqFactor: low, highFreqFactor: high, originalContext } = scaling;
   requirePositive(factor, 'scaling.factor');
   requirePositive(low, 'scaling.lowFreqFactor');
@@ -179,5 +205,33 @@ function llama3Rule(scaling: RopeScaling & { type: 'llama3' }): (frequency: numb
     const turns = (originalContext * frequency) / (2 * Math.PI);
     const kept = Math.min(1, Math.max(0, (turns - low) / (high - low)));
     return kept * frequency + ((1 - kept) * frequency) / factor;
+  };
+}
+
+/**
+ * Pairs that turn more than betaFast times within the original context keep their frequency, those that turn less than
+ * betaSlow times are slowed by `factor`, and between the two the share of each is linear in the pair's number.
+ */
+function yarnRule(
+  scaling: RopeScaling & { type: 'yarn' },
+  rotaryDim: number,
+  theta: number,
+): FrequencyRule {
+  const { factor, betaFast, betaSlow, originalContext, truncate } = scaling;
+  requirePositive(factor, 'scaling.factor');
+  requirePositive(betaFast, 'scaling.betaFast');
+  requirePositive(betaSlow, 'scaling.betaSlow');
+  requirePositive(originalContext, 'scaling.originalContext');
+  /** The pair, as a real number, that turns so many times within the original context. */
+  const pairOf = (turns: number): number =>
+    (rotaryDim * Math.log(originalContext / (turns * 2 * Math.PI))) / (2 * Math.log(theta));
+  const fast = pairOf(betaFast);
+  const slow = pairOf(betaSlow);
+  const first = Math.max(truncate ? Math.floor(fast) : fast, 0);
+  const last = Math.min(truncate ? Math.ceil(slow) : slow, rotaryDim - 1);
+  const width = last === first ? 0.001 : last - first;
+  return (frequency, pair) => {
+    const slowed = Math.min(1, Math.max(0, (pair - first) / width));
+    return (1 - slowed) * frequency + (slowed * frequency) / factor;
   };
 }

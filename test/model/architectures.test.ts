@@ -23,8 +23,6 @@ const PENDING: readonly string[] = [
   'glm',
   'glm4',
   'gpt_bigcode',
-  'gpt_neox',
-  'gpt_neox-sequential',
   'gpt_oss',
   'mistral',
   'mixtral',

@@ -5,9 +5,10 @@ import type { ConfigSource } from '../config';
 import { unsupported } from '../json-fields';
 import type { LanguageModel, ModelConfig, WeightSource } from '../types';
 import type { Architecture } from './architecture';
+import { gptNeox } from './gpt-neox';
 import { llama } from './llama';
 
-const ARCHITECTURES: readonly Architecture[] = [llama];
+const ARCHITECTURES: readonly Architecture[] = [gptNeox, llama];
 
 /**
  * @returns the config, of the architecture that `model_type` names

@@ -61,6 +61,7 @@ function scalingJson(file: GgufFile, config: ModelConfig): JsonObject | null {
   const { scaling } = config.rope;
   if (scaling === null) return null;
   if (scaling.type === 'linear') return { rope_type: 'linear', factor: scaling.factor };
+  if (scaling.type === 'yarn') throw unsupported('RoPE scaling', 'linear, llama3', 'yarn');
   const rule = scaling.type === 'llama3' ? scaling : llama3Of(file, config, scaling.factors);
   return {
     rope_type: 'llama3',

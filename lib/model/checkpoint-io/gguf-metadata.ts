@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import type { FloatDType } from '../../core/dtype';
 import type { GgufEntry, GgufKind, GgufValue } from '../../format/gguf-value';
 import { Rope } from '../../nn/rope';
+import { unsupported } from '../json-fields';
 import type { ModelConfig } from '../types';
 
 /** The tensor of Llama 3's scaling. */
@@ -60,6 +61,7 @@ export function kvHeadsEntry(layerKvHeads: readonly number[]): GgufEntry {
 export function ropeDivisors({ headDim, rope }: ModelConfig): Float32Array | null {
   const { theta, scaling } = rope;
   if (scaling === null || scaling.type === 'linear') return null;
+  if (scaling.type === 'yarn') throw unsupported('RoPE scaling', 'linear, llama3', 'yarn');
   const plain = new Rope({ headDim, theta }).frequencies;
   const scaled = new Rope({ headDim, theta, scaling }).frequencies;
   return Float32Array.from(plain, (frequency, r) => frequency / scaled[r]);

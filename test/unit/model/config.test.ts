@@ -170,7 +170,7 @@ describe('readConfig', () => {
     ['another activation', { hidden_act: 'gelu' }],
     ['quantised weights', { quantization_config: { quant_method: 'gptq' } }],
     ['a sliding window', { model_type: 'mistral', sliding_window: 4096 }],
-    ['unknown RoPE scaling', { rope_scaling: { rope_type: 'yarn', factor: 4 } }],
+    ['unknown RoPE scaling', { rope_scaling: { rope_type: 'dynamic', factor: 4 } }],
     ['partial rotation', { partial_rotary_factor: 0.5 }],
     ['RoPE by layer type', { rope_parameters: { full_attention: { rope_theta: 1 } } }],
     ['heads that KV heads do not divide', { num_key_value_heads: 3 }],

@@ -102,6 +102,37 @@ test('Llama-3.2: factor 32 over theta 500,000', () => {
   }
 });
 
+/** gpt-oss's, whose range is not rounded, and the same rounded; figures of transformers. */
+test.each([
+  [false, [0.0317057, 0.019335, 0.0010526, 0.000129319]],
+  [true, [0.0316208, 0.019451, 0.00120613, 0.000227948]],
+])('YaRN, truncated %p', (truncate, expected) => {
+  const attentionFactor = 1.25;
+  const rope = new Rope({
+    headDim: 64,
+    theta: 150_000,
+    scaling: {
+      type: 'yarn',
+      factor: 32,
+      betaFast: 32,
+      betaSlow: 1,
+      originalContext: 4096,
+      truncate,
+      attentionFactor,
+    },
+  });
+  [9, 10, 15, 17].forEach((r, i) => {
+    expect(Math.abs(rope.frequencies[r] / expected[i] - 1)).toBeLessThan(5e-6);
+  });
+  for (let r = 0; r <= 8; r++) expect(rope.frequencies[r]).toBeCloseTo(150_000 ** (-r / 32), 14);
+  for (let r = 18; r < 32; r++) {
+    expect((rope.frequencies[r] * 32) / 150_000 ** (-r / 32)).toBeCloseTo(1, 12);
+  }
+  const x = new Float32Array(64).fill(1);
+  rope.apply(x, 1, 1, 5);
+  expect(Math.hypot(x[3], x[35])).toBeCloseTo(attentionFactor * Math.SQRT2, 6);
+});
+
 test.each<[string, string, Partial<RopeOptions>]>([
   ['OUT_OF_RANGE', 'headDim', { headDim: 0 }],
   ['OUT_OF_RANGE', 'rotaryDim', { rotaryDim: 3 }],
@@ -112,7 +143,7 @@ test.each<[string, string, Partial<RopeOptions>]>([
   [
     'INVALID_ARGUMENT',
     'scaling.type',
-    { scaling: { type: 'yarn', factor: 2 } as unknown as RopeOptions['scaling'] },
+    { scaling: { type: 'dynamic', factor: 2 } as unknown as RopeOptions['scaling'] },
   ],
   ['OUT_OF_RANGE', 'scaling.factor', { scaling: { type: 'linear', factor: -1 } }],
   ['OUT_OF_RANGE', 'scaling.factors.length', { scaling: { type: 'factors', factors: [1, 2] } }],
