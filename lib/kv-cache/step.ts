@@ -212,20 +212,27 @@ export class KvStep {
     { alibiSlopes, sinkLogits, lse }: StepFeatures,
   ): void {
     const tensor = check.requireFloatTensor(out, 'out');
-    const rank = tensor.shape.length;
-    const shape = rank === 4 ? tensor.shape.slice(1) : tensor.shape;
-    const fits = rank === 3 || (rank === 4 && tensor.shape[0] === 1);
-    if (!fits || shape[0] !== this.tokens || shape[1] !== heads || shape[2] !== valueDim) {
+    const { shape } = tensor;
+    const first = shape.length - 3;
+    const fits =
+      (first === 0 || (first === 1 && shape[0] === 1)) &&
+      shape[first] === this.tokens &&
+      shape[first + 1] === heads &&
+      shape[first + 2] === valueDim;
+    if (!fits) {
       throw check.shapeError('out', [this.tokens, heads, valueDim], tensor);
     }
     if (tensor.dtype !== 'f32' && tensor.dtype !== q.dtype) {
       const expected = q.dtype === 'f32' ? 'dtype f32' : `dtype f32 or ${q.dtype}`;
       throw expectedError('INVALID_DTYPE', 'out', expected, tensor.dtype);
     }
-    const inputs = { q, 'options.alibiSlopes': alibiSlopes, 'options.sinkLogits': sinkLogits };
-    for (const [name, input] of Object.entries({ ...inputs, 'options.lse': lse })) {
+    check.checkNoOverlap(tensor, q, 'out', 'q');
+    const apart = (input: unknown, name: string): void => {
       if (check.isTensor(input)) check.checkNoOverlap(tensor, input, 'out', name);
-    }
+    };
+    apart(alibiSlopes, 'options.alibiSlopes');
+    apart(sinkLogits, 'options.sinkLogits');
+    apart(lse, 'options.lse');
   }
 
   private lseData({ lse }: StepFeatures, heads: number): Float32Array | null {
