@@ -4,17 +4,13 @@ import type { FloatData, FloatDType } from '../core/dtype';
 import { expectedError } from '../core/errors';
 import type { Tensor } from '../core/tensor';
 import { describe, requireFloatTensor, shapeError } from '../core/validate';
+import { heldRuns } from './held-runs';
+import type { HeldRuns } from './held-runs';
 import type { KvLayer } from './layer';
 import type { LayerStorage } from './layer-group';
 
 const NO_DATA = new Float32Array(0);
 const JUST_ABOVE = 1 + 2 ** -16;
-
-/** Positions [from, to). */
-interface Run {
-  from: number;
-  to: number;
-}
 
 export class AppendRows {
   /** Rows given, of all sequences together. */
@@ -23,7 +19,7 @@ export class AppendRows {
   private v: FloatData = NO_DATA;
   private dtype: FloatDType = 'f32';
   /** What of an append is held: new sinks, then newest tokens. */
-  private readonly runs: readonly [Run, Run] = [
+  private readonly runs: HeldRuns = [
     { from: 0, to: 0 },
     { from: 0, to: 0 },
   ];
@@ -73,7 +69,7 @@ export class AppendRows {
     if (limit === Infinity) return;
     const { backend } = layer.sequence.cache;
     const position = layer.length;
-    for (const { from, to } of this.heldRuns(layer, tokens)) {
+    for (const { from, to } of heldRuns(layer.ring, position, tokens, this.runs)) {
       if (to <= from) continue;
       const at = first + from - position;
       const rows = at === 0 ? data : data.subarray(at * width, (at + to - from) * width);
@@ -99,7 +95,7 @@ export class AppendRows {
       dtype = 'f32';
       row = -position;
     }
-    for (const { from, to } of this.heldRuns(layer, tokens)) {
+    for (const { from, to } of heldRuns(layer.ring, position, tokens, this.runs)) {
       if (to > from) layer.write(k, v, dtype, row + from, to - from, from);
     }
   }
@@ -120,29 +116,6 @@ export class AppendRows {
     depths.forEach((depth, i) => {
       rope!.apply(keys.subarray(i * kvHeads * headDim), 1, kvHeads, layer.length + depth);
     });
-  }
-
-  /**
-   * Positions of an append that will be held: the new sinks, and of the others those that the window has not already
-   * passed. Blocks are written from their first slot on, so that none keeps anything of what it held before.
-   */
-  private heldRuns(layer: KvLayer, tokens: number): readonly Run[] {
-    const [sinks, newest] = this.runs;
-    const { sinkTokens, blockTokens: step } = layer.ring.geometry;
-    const position = layer.length;
-    const end = position + tokens;
-    const start = layer.ring.startAt(end);
-    sinks.from = position;
-    sinks.to = position;
-    newest.from = position;
-    newest.to = end;
-    const resume = start - (start % step);
-    const sinkEnd = Math.min(end, Math.ceil(sinkTokens / step) * step);
-    if (resume > Math.max(position, sinkEnd)) {
-      sinks.to = Math.max(position, sinkEnd);
-      newest.from = resume;
-    }
-    return this.runs;
   }
 }
 

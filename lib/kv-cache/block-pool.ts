@@ -21,6 +21,11 @@ export class BlockPool {
     return this.most;
   }
 
+  /** Blocks that nobody holds. */
+  get available(): number {
+    return this.blocks - this.used;
+  }
+
   /** A block that nobody holds; the caller is its holder. */
   take(): number {
     let id = this.free.pop();
@@ -49,7 +54,7 @@ export class BlockPool {
     return this.holders[id] > 1;
   }
 
-  /** @internal For tests: holders of an id. */
+  /** Holders of an id. */
   holdersOf(id: number): number {
     return this.holders[id] ?? 0;
   }

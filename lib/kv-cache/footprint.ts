@@ -43,9 +43,9 @@ function arenaBytes(layout: ArenaLayout): number {
 /** @throws GqaError as the constructor of KvCache, but for OUT_OF_MEMORY */
 export function cacheFootprint(options: KvCacheOptions): CacheFootprint {
   const plan = planCache(options);
-  const { blockTokens, prefixBlocks } = planBlocks(plan);
+  const { blockTokens, room } = planBlocks(plan);
   const layers = plan.layers.map((layer): LayerFootprint => {
-    const counts = blockCounts(planRing(layer.ring, blockTokens), plan.sequences, prefixBlocks);
+    const counts = blockCounts(planRing(layer.ring, blockTokens), room);
     const { main, tail } = arenaLayouts(layer, plan, blockTokens, counts);
     return {
       bytesPerToken: blockBytes(main) / blockTokens,

@@ -94,3 +94,8 @@ export function longestChunk(geometry: RingGeometry, length: number): number {
 export function slotOf({ sinkBlocks, ringBlocks }: RingSlots, ordinal: number): number {
   return ordinal < sinkBlocks ? ordinal : sinkBlocks + ((ordinal - sinkBlocks) % ringBlocks);
 }
+
+/** The first ordinal whose block in the main arenas has nothing of the first `length` tokens: quantised ones are whole. */
+export function mainEnd({ blockTokens, tail }: RingGeometry, length: number): number {
+  return tail === null ? Math.ceil(length / blockTokens) : Math.floor(length / blockTokens);
+}

@@ -4,7 +4,8 @@
  */
 import { expectedError } from '../core/errors';
 import { requireInteger } from '../core/validate';
-import { startAfter } from './geometry';
+import { makeRoom } from './demand';
+import { mainEnd, startAfter } from './geometry';
 import type { RingGeometry } from './geometry';
 import type { KvCache } from './kv-cache';
 import type { KvSequence } from './sequence';
@@ -84,9 +85,8 @@ export function heldBlocks(cache: KvCache, { length, groups }: SequenceImage): H
 
 /** Sinks and the run from the oldest position held; in a quantised cache whole blocks only. */
 function mainOrdinals(geometry: RingGeometry, peak: number, length: number): number[] {
-  const { blockTokens, sinkBlocks, tail } = geometry;
-  const blocks = length / blockTokens;
-  const end = tail === null ? Math.ceil(blocks) : Math.floor(blocks);
+  const { blockTokens, sinkBlocks } = geometry;
+  const end = mainEnd(geometry, length);
   const oldest = Math.floor(startAfter(geometry, peak) / blockTokens);
   const sinks = range(0, Math.min(sinkBlocks, oldest, end));
   return [...sinks, ...range(oldest, end)];
@@ -102,8 +102,16 @@ export function blockIdOf(sequence: KvSequence, { group, tail, ordinal }: HeldBl
   return (tail ? ring.tail! : ring.main).idOf(ordinal);
 }
 
-/** Gives a new sequence blocks of its own for `blocks`, whose contents are the caller's to write. */
+/**
+ * Gives a new sequence blocks of its own for `blocks`, whose contents are the caller's to write.
+ *
+ * @throws GqaError CAPACITY_EXCEEDED where a budget has not as many
+ */
 export function assignBlocks(sequence: KvSequence, blocks: readonly HeldBlock[]): void {
+  const { cache } = sequence;
+  const demand = cache.groups.map(() => 0);
+  for (const { group, tail } of blocks) if (!tail) demand[group]++;
+  makeRoom(cache, demand, 'cache');
   for (const { group, tail, ordinal } of blocks) {
     const ring = sequence.rings[group];
     (tail ? ring.tail! : ring.main).writable(ordinal);

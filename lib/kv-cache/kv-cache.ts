@@ -10,17 +10,20 @@ import { expectedError } from '../core/errors';
 import { DISPOSED, IDLE } from '../core/storage';
 import { disposeSymbol } from '../core/tensor';
 import { allocate, checkedProduct, stateError } from '../core/validate';
+import { freeTokens } from './demand';
 import { planRing } from './geometry';
 import { LayerGroup } from './layer-group';
 import type { LayerStorage } from './layer-group';
 import { planBlocks, planCache } from './options';
-import type { CachePlan, KvCacheOptions } from './options';
+import type { BlockRoom, CachePlan, KvCacheOptions } from './options';
 import { Prefixes } from './prefixes';
 import { KvSequence } from './sequence';
 import { blockBytes } from './sizes';
 import { loadSequenceFrom, restoreSequence, restoreSequenceFrom } from './snapshot/sequences';
 import type { BlockStore } from './snapshot/store';
-import { planStep } from './step-plan';
+import { layoutDigest } from './snapshot/prefix-blocks';
+import { exportBlocks, importBlocks } from './snapshot/prefix-exchange';
+import { planStep, stepFits } from './step-plan';
 import { KvStep } from './step';
 import type { StepEntry, StepOptions } from './step';
 
@@ -70,10 +73,10 @@ export class KvCache {
     this.sequences = plan.sequences;
     this.model = plan.model;
     this.backend = getBackend();
-    const { groups, storage, blockTokens, prefixBlocks } = createStorage(plan, this.backend);
+    const { groups, storage, blockTokens, room } = createStorage(plan, this.backend);
     this.groups = groups;
     this.storage = storage;
-    this.prefixes = new Prefixes(this, blockTokens, prefixBlocks);
+    this.prefixes = new Prefixes(this, blockTokens, room.prefixBlocks);
   }
 
   /** Who turns keys and queries by RoPE: the caller, or the cache by positions of its own. */
@@ -92,6 +95,11 @@ export class KvCache {
 
   get valueDim(): number {
     return this.storage[0].valueDim;
+  }
+
+  /** Token slots of a block. */
+  get blockTokens(): number {
+    return this.groups[0].geometry.blockTokens;
   }
 
   /** Tokens per sequence, of the first layer. */
@@ -179,19 +187,75 @@ export class KvCache {
     this.checkUsable();
     const found = this.prefixes.find(tokens);
     const sequence = this.sequence();
-    const { blockTokens } = this.groups[0].geometry;
     found.forEach((ids, ordinal) => {
       ids.forEach((id, group) => sequence.rings[group].main.adopt(ordinal, id));
     });
-    sequence.begin(found.length * blockTokens);
+    sequence.begin(found.length * this.blockTokens);
     return sequence;
+  }
+
+  /** Tokens that lookup() would find, without a sequence. @throws GqaError INVALID_ARGUMENT, DISPOSED, BUSY. */
+  sharedPrefix(tokens: ArrayLike<number>): number {
+    this.checkUsable();
+    return this.prefixes.sharedTokens(tokens);
+  }
+
+  /**
+   * Blocks [fromBlock, toBlock) of the shared prefix of these tokens, as bytes that importPrefix() takes in another process
+   * with a cache of the same layers, dtypes, windows and model: one array per block of `blockTokens` tokens, all layers.
+   *
+   * @throws GqaError INVALID_ARGUMENT, OUT_OF_RANGE (toBlock beyond what is shared), OUT_OF_MEMORY, DISPOSED, BUSY.
+   */
+  exportPrefix(tokens: ArrayLike<number>, fromBlock: number, toBlock: number): Uint8Array[] {
+    this.checkUsable();
+    return exportBlocks(this, tokens, fromBlock, toBlock);
+  }
+
+  /**
+   * Takes blocks of exportPrefix(), those of tokens from `firstBlock * blockTokens` on, among the shared prefixes, as far
+   * as there is room for them and what comes before them is shared.
+   *
+   * @returns how many of these tokens lookup() can find now
+   * @throws GqaError INVALID_ARGUMENT, OUT_OF_RANGE (more blocks than tokens, or than a sequence holds), INVALID_SNAPSHOT
+   *   (damaged, of another version), SNAPSHOT_MISMATCH (of another cache, or other tokens), DISPOSED, BUSY. The cache is
+   *   as it was then.
+   */
+  importPrefix(
+    tokens: ArrayLike<number>,
+    firstBlock: number,
+    blocks: readonly Uint8Array[],
+  ): number {
+    this.checkUsable();
+    return importBlocks(this, tokens, firstBlock, blocks);
+  }
+
+  /** Says whose blocks importPrefix() takes: SHA-256 of model, layers, dtypes and windows, in hexadecimal digits. */
+  get prefixLayout(): string {
+    return layoutDigest(this).toString('hex');
+  }
+
+  /**
+   * Whether step() of these entries would find room in their sequences, and free blocks; shared prefixes that nobody else
+   * holds count as free.
+   *
+   * @throws GqaError as step, CAPACITY_EXCEEDED apart
+   */
+  fits(entries: readonly StepEntry[]): boolean {
+    this.checkUsable();
+    return stepFits(this, entries);
+  }
+
+  /** Tokens for which blocks are free; shared prefixes that nobody else holds count as free. 0 after dispose. */
+  get freeTokens(): number {
+    return this.state === DISPOSED ? 0 : freeTokens(this);
   }
 
   /**
    * Plans the next tokens of several sequences, which then go through the layers together.
    *
    * @throws GqaError INVALID_ARGUMENT (no entries, a sequence of another cache or given twice, a tree that is none),
-   *   OUT_OF_RANGE (no tokens, or more than a row could be attended with), CAPACITY_EXCEEDED, LAYERS_UNEVEN, DISPOSED, BUSY.
+   *   OUT_OF_RANGE (no tokens, or more than a row could be attended with), CAPACITY_EXCEEDED (no room in a sequence, or no
+   *   block is free), LAYERS_UNEVEN, DISPOSED, BUSY.
    */
   step(entries: readonly StepEntry[], options: StepOptions = {}): KvStep {
     this.checkUsable();
@@ -203,8 +267,8 @@ export class KvCache {
    * with room for it.
    *
    * @throws GqaError INVALID_SNAPSHOT (damaged, foreign, of another version), SNAPSHOT_MISMATCH (of another cache),
-   *   INVALID_ARGUMENT, CAPACITY_EXCEEDED (all sequences are in use), OUT_OF_MEMORY, DISPOSED, BUSY. The cache is as
-   *   it was then.
+   *   INVALID_ARGUMENT, CAPACITY_EXCEEDED (all sequences are in use, or not as many blocks are free), OUT_OF_MEMORY,
+   *   DISPOSED, BUSY. The cache is as it was then.
    */
   restore(bytes: Uint8Array): KvSequence {
     return restoreSequence(this, bytes);
@@ -275,12 +339,12 @@ interface Storage {
   groups: LayerGroup[];
   storage: LayerStorage[];
   blockTokens: number;
-  prefixBlocks: number;
+  room: BlockRoom;
 }
 
 /** All layers' arenas, or none. */
 function createStorage(plan: CachePlan, backend: Backend): Storage {
-  const { capacity, blockTokens, prefixBlocks } = planBlocks(plan);
+  const { capacity, blockTokens, room } = planBlocks(plan);
   const byShape = new Map<string, LayerGroup>();
   const storage: LayerStorage[] = [];
   checkedProduct([plan.layers.length, plan.sequences, capacity, 4], 'options.capacity');
@@ -290,7 +354,7 @@ function createStorage(plan: CachePlan, backend: Backend): Storage {
       const shape = JSON.stringify(geometry);
       let group = byShape.get(shape);
       if (group === undefined) {
-        group = new LayerGroup(geometry, plan.sequences, prefixBlocks, backend);
+        group = new LayerGroup(geometry, room, backend);
         byShape.set(shape, group);
       }
       storage.push(group.addLayer(layer, plan));
@@ -299,5 +363,5 @@ function createStorage(plan: CachePlan, backend: Backend): Storage {
     for (const group of byShape.values()) group.dispose();
     throw error;
   }
-  return { groups: [...byShape.values()], storage, blockTokens, prefixBlocks };
+  return { groups: [...byShape.values()], storage, blockTokens, room };
 }

@@ -6,7 +6,7 @@ import { expectedError } from '../core/errors';
 import { allocate, checkedProduct } from '../core/validate';
 import { BlockPool } from './block-pool';
 import type { RingGeometry } from './geometry';
-import type { CachePlan, KeyRotation, LayerPlan } from './options';
+import type { BlockRoom, CachePlan, KeyRotation, LayerPlan } from './options';
 import { BlockRing, BlockSlots } from './ring';
 import { blockBytes } from './sizes';
 
@@ -34,12 +34,10 @@ export class LayerGroup {
 
   constructor(
     readonly geometry: RingGeometry,
-    /** Sequences that can live at once, and blocks of shared prefixes. */
-    sequences: number,
-    prefixBlocks: number,
+    room: BlockRoom,
     private readonly backend: Backend,
   ) {
-    const { blocks, tailBlocks } = blockCounts(geometry, sequences, prefixBlocks);
+    const { blocks, tailBlocks } = blockCounts(geometry, room);
     this.pool = new BlockPool(blocks);
     this.tailPool = tailBlocks === null ? null : new BlockPool(tailBlocks);
   }
@@ -123,11 +121,10 @@ export interface BlockCounts {
 
 export function blockCounts(
   { sinkBlocks, ringBlocks, tail }: RingGeometry,
-  sequences: number,
-  prefixBlocks: number,
+  { sequences, prefixBlocks, budgetBlocks }: BlockRoom,
 ): BlockCounts {
   return {
-    blocks: sequences * (sinkBlocks + ringBlocks) + prefixBlocks,
+    blocks: Math.min(budgetBlocks, sequences * (sinkBlocks + ringBlocks) + prefixBlocks),
     tailBlocks: tail === null ? null : sequences * (tail.sinkBlocks + tail.ringBlocks),
   };
 }

@@ -57,7 +57,13 @@ export interface KvCacheOptions {
   slack?: number;
   /** Sequences that can live at once; default 1. */
   sequences?: number;
-  /** Tokens of shared prefixes that are kept for lookup() beside the sequences; default 0. */
+  /**
+   * Token slots of all sequences and shared prefixes together, in whole blocks, in each layer: what is allocated instead
+   * of `sequences` times `capacity`. What then finds no free block is refused with CAPACITY_EXCEEDED before anything is
+   * written; shared prefixes that no sequence holds make room, the least recently used first. See KvCache.fits.
+   */
+  budgetTokens?: number;
+  /** Tokens of shared prefixes that are kept for lookup() beside the sequences; default 0, or budgetTokens where given. */
   prefixTokens?: number;
   /**
    * Which position a key has for RoPE. 'absolute', the default: the caller's affair; keys and queries come turned. 'cache':
@@ -85,6 +91,8 @@ export interface CachePlan {
   rotateKeys: boolean;
   rotateValues: boolean;
   sequences: number;
+  /** Of all sequences and prefixes; Infinity for as many as they can have. */
+  budgetTokens: number;
   prefixTokens: number;
   model: string;
 }
@@ -110,6 +118,9 @@ export function planCache(options: KvCacheOptions): CachePlan {
   }
   const storage = { quantised, recent };
   const longest = longestSequence(options, shapes, capacity);
+  const { budgetTokens: budget } = options;
+  if (budget !== undefined) requireInteger(budget, 'options.budgetTokens', 1);
+  const prefixTokens = options.prefixTokens ?? budget ?? 0;
   return {
     layers: shapes.map((shape, i) => planLayer(options, shape, i, capacity, longest, storage)),
     keyDtype,
@@ -117,21 +128,34 @@ export function planCache(options: KvCacheOptions): CachePlan {
     rotateKeys: rotate.k,
     rotateValues: rotate.v,
     sequences: requireInteger(options.sequences ?? 1, 'options.sequences', 1),
-    prefixTokens: requireInteger(options.prefixTokens ?? 0, 'options.prefixTokens', 0),
+    budgetTokens: budget ?? Infinity,
+    prefixTokens: requireInteger(prefixTokens, 'options.prefixTokens', 0),
     model: readModel(options.model ?? ''),
   };
 }
 
+/** For how much there are blocks, in each layer. */
+export interface BlockRoom {
+  /** Sequences that can live at once. */
+  sequences: number;
+  /** Blocks of shared prefixes at most. */
+  prefixBlocks: number;
+  /** Blocks of both at most; Infinity for as many as they can have. */
+  budgetBlocks: number;
+}
+
 /** What all layers have in common. */
-export function planBlocks({ layers, prefixTokens }: CachePlan): {
+export function planBlocks({ layers, sequences, prefixTokens, budgetTokens }: CachePlan): {
   /** The largest of a layer. */
   capacity: number;
   blockTokens: number;
-  prefixBlocks: number;
+  room: BlockRoom;
 } {
   const capacity = Math.max(...layers.map(({ ring }) => ring.capacity));
   const blockTokens = blockTokensFor(capacity, layers[0].ring.quantised);
-  return { capacity, blockTokens, prefixBlocks: Math.ceil(prefixTokens / blockTokens) };
+  const budgetBlocks = Math.ceil(budgetTokens / blockTokens);
+  const prefixBlocks = Math.min(budgetBlocks, Math.ceil(prefixTokens / blockTokens));
+  return { capacity, blockTokens, room: { sequences, prefixBlocks, budgetBlocks } };
 }
 
 function readShapes(layers: unknown): readonly LayerShape[] {

@@ -2,7 +2,7 @@
 import type { BlockTable } from '../backend/contract';
 import type { BlockPool } from './block-pool';
 import type { RingGeometry, RingSlots } from './geometry';
-import { slotOf, startAfter } from './geometry';
+import { mainEnd, slotOf, startAfter } from './geometry';
 
 /** No block yet in a slot. */
 export const UNASSIGNED = -1;
@@ -56,6 +56,17 @@ export class BlockSlots {
     for (const id of ids) if (id !== UNASSIGNED) this.pool.hold(id);
   }
 
+  /** Lets go of the blocks of ordinals [from, to). */
+  drop(from: number, to: number): void {
+    const { ids } = this.table;
+    for (let ordinal = from; ordinal < to; ordinal++) {
+      const slot = slotOf(this.table, ordinal);
+      if (ids[slot] === UNASSIGNED) continue;
+      this.pool.drop(ids[slot]);
+      ids[slot] = UNASSIGNED;
+    }
+  }
+
   /** Lets go of every block. */
   clear(): void {
     const { ids } = this.table;
@@ -88,6 +99,17 @@ export class BlockRing {
   /** The shortest length that a sequence which has reached `peak` can be cut to. */
   shortest(peak: number): number {
     return startAfter(this.geometry, peak) === 0 ? 0 : peak - this.geometry.slack;
+  }
+
+  /**
+   * The sequence is cut to `length` tokens: blocks of later ones are nobody's. Those up to the peak have slots of their
+   * own, and what was reserved for a step that was dropped is no further.
+   */
+  cut(length: number): void {
+    this.main.drop(
+      mainEnd(this.geometry, length),
+      Math.ceil(this.peak / this.geometry.blockTokens),
+    );
   }
 
   adoptAll(other: BlockRing): void {

@@ -9,6 +9,7 @@ import { disposeSymbol } from '../core/tensor';
 import type { Tensor } from '../core/tensor';
 import { requireInteger, stateError } from '../core/validate';
 import { AppendRows } from './append';
+import { reserve } from './demand';
 import { longestChunk } from './geometry';
 import type { KvCache } from './kv-cache';
 import { KvLayer } from './layer';
@@ -99,7 +100,7 @@ export class KvSequence {
    * @param k [tokens, kvHeads, headDim], or [1, tokens, kvHeads, headDim]; not turned by RoPE where positions are the
    *   cache's
    * @param v [tokens, kvHeads, valueDim], or [1, tokens, kvHeads, valueDim], of k's dtype
-   * @throws GqaError LAYERS_UNEVEN, CAPACITY_EXCEEDED (no window and no room), INVALID_RANK, INVALID_SHAPE,
+   * @throws GqaError LAYERS_UNEVEN, CAPACITY_EXCEEDED (no window and no room, or no block is free), INVALID_RANK, INVALID_SHAPE,
    *   INVALID_DTYPE, INVALID_ARGUMENT, NON_FINITE (a quantised cache), OUT_OF_RANGE, BUFFER_DETACHED, BUFFER_TOO_SMALL, DISPOSED, BUSY.
    *   Nothing is written then.
    */
@@ -112,6 +113,7 @@ export class KvSequence {
       const { tokens } = rows;
       this.checkAppend(layer, tokens, 'k');
       rows.checkStorable(view, 0, tokens);
+      this.reserve(tokens, 'k');
       rows.write(view, 0, tokens);
       this.commitAppend(layer, tokens);
     } finally {
@@ -126,6 +128,12 @@ export class KvSequence {
       const expected = `at most ${this.room} tokens, what is left of the capacity,`;
       throw expectedError('CAPACITY_EXCEEDED', argument, expected, String(tokens));
     }
+  }
+
+  /** All layers' blocks of an append that the first of them is about to write. @throws GqaError CAPACITY_EXCEEDED */
+  private reserve(tokens: number, argument: string): void {
+    if (this.count.underWay) return;
+    reserve(this.cache, [{ sequence: this, position: this.length, tokens }], argument);
   }
 
   /** @internal A layer has written the tokens of this step. */
@@ -167,13 +175,19 @@ export class KvSequence {
   private cut(length: number, changedFrom = length): void {
     this.reached(this.count.reached);
     for (const layer of this.layers) layer.cutTail(length);
+    for (const ring of this.rings) ring.cut(length);
     this.count.reset(length);
     this.cuts++;
     for (const listener of this.cutListeners) listener(changedFrom);
   }
 
-  /** @internal Of the rows appended from position `start` on, those given in ascending order are all that stays. */
+  /**
+   * @internal Of the rows appended from position `start` on, those given in ascending order are all that stays.
+   *
+   * @throws GqaError CAPACITY_EXCEEDED (a fork came to share the blocks, and none is free for copies)
+   */
   keepRows(start: number, rows: Int32Array): void {
+    reserve(this.cache, [{ sequence: this, position: start, tokens: rows.length }], 'path');
     const from = rows.map((row) => start + row);
     for (const layer of this.layers) layer.moveTokens(from, start, rows.length);
     this.cut(start + rows.length, start);

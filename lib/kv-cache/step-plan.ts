@@ -1,6 +1,8 @@
 /** The next tokens of several sequences, checked: nothing has been written yet. */
-import { expectedError } from '../core/errors';
+import { expectedError, GqaError } from '../core/errors';
 import { describe, requireBoolean, requireInteger, requireOptions } from '../core/validate';
+import { checkBlocks } from './demand';
+import type { Growth } from './demand';
 import type { KvCache } from './kv-cache';
 import { KvSequence } from './sequence';
 import { TokenTree } from './tree';
@@ -40,6 +42,22 @@ export interface PlannedStep {
   cascade: boolean;
 }
 
+/** What an entry is about to write. */
+export function growthOf({ sequence, start, tokens }: PlannedEntry): Growth {
+  return { sequence, position: start, tokens };
+}
+
+/** See KvCache.fits. */
+export function stepFits(cache: KvCache, entries: readonly StepEntry[]): boolean {
+  try {
+    planStep(cache, entries, {});
+    return true;
+  } catch (error) {
+    if (error instanceof GqaError && error.code === 'CAPACITY_EXCEEDED') return false;
+    throw error;
+  }
+}
+
 /** See KvCache.step. */
 export function planStep(
   cache: KvCache,
@@ -65,6 +83,7 @@ export function planStep(
     entries.push(planned);
     tokens += planned.tokens;
   });
+  checkBlocks(cache, entries.map(growthOf), 'entries');
   return { entries, tokens, cascade };
 }
 

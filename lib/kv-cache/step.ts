@@ -11,10 +11,12 @@ import { fillScoreArgs } from '../core/score-options';
 import { Tensor } from '../core/tensor';
 import * as check from '../core/validate';
 import { AppendRows } from './append';
+import { reserve } from './demand';
 import type { KvCache } from './kv-cache';
 import type { KvLayer } from './layer';
 import { turnQueries } from './positions';
 import { stepTables, tailsAgree } from './step-tables';
+import { growthOf } from './step-plan';
 import type { PlannedEntry, PlannedStep } from './step-plan';
 
 export type { StepEntry, StepOptions } from './step-plan';
@@ -63,7 +65,8 @@ export class KvStep {
    * Appends the step's tokens to one layer of every sequence, or to none where something is wrong.
    *
    * @param k [rows, kvHeads, headDim] or [1, rows, kvHeads, headDim]; v likewise, of k's dtype
-   * @throws GqaError as KvSequence.append; LAYERS_UNEVEN where a sequence has changed since the step was planned
+   * @throws GqaError as KvSequence.append; LAYERS_UNEVEN where a sequence has changed since the step was planned;
+   *   CAPACITY_EXCEEDED where others have taken since what blocks it needs
    */
   append(layer: number, k: Tensor<FloatDType>, v: Tensor<FloatDType>): void {
     const storage = this.storageOf(layer);
@@ -80,6 +83,9 @@ export class KvStep {
         if (view.length !== entry.start) throw staleError();
         rows.checkStorable(view, entry.firstRow, entry.tokens);
       }
+      // Those of the other layers too; once they have them, the sequences are in the middle of a step.
+      const first = entries.filter(({ sequence }) => !sequence.count.underWay);
+      if (first.length > 0) reserve(this.cache, first.map(growthOf), 'k');
       for (const { sequence, firstRow, tokens, tree } of entries) {
         rows.write(sequence.layers[layer], firstRow, tokens, tree?.depths);
         sequence.commitAppend(layer, tokens);
@@ -150,7 +156,8 @@ export class KvStep {
    * others; all layers have been appended. The kept tokens are then an ordinary run at the sequence's end.
    *
    * @param path rows within the entry, each the parent of the next; may be empty
-   * @throws GqaError INVALID_ARGUMENT, OUT_OF_RANGE, SLACK_EXCEEDED, LAYERS_UNEVEN, DISPOSED, BUSY; nothing has changed
+   * @throws GqaError INVALID_ARGUMENT, OUT_OF_RANGE, SLACK_EXCEEDED, LAYERS_UNEVEN, CAPACITY_EXCEEDED (a fork came to share
+   *   the tokens, and no block is free for copies), DISPOSED, BUSY; nothing has changed
    */
   keep(entry: number, path: ArrayLike<number>): void {
     const index = check.requireInteger(entry, 'entry', 0, this.entries.length - 1);

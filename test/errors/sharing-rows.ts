@@ -42,6 +42,8 @@ export const OPTIONS: Row[] = [
   ['INVALID_ARGUMENT', 'options.recent', 'recent floats', () => cache({ recent: 8 })],
   ['OUT_OF_RANGE', 'options.recent', 'recent -1', () => cache({ dtype: 'q8', recent: -1 })],
   ['OUT_OF_RANGE', 'options.prefixTokens', 'a debt', () => cache({ prefixTokens: -1 })],
+  ['OUT_OF_RANGE', 'options.budgetTokens', 'a budget of 0', () => cache({ budgetTokens: 0 })],
+  ['INVALID_ARGUMENT', 'options.budgetTokens', 'half', () => cache({ budgetTokens: '8' })],
   ['INVALID_ARGUMENT', 'options.model', 'a model that is a number', () => cache({ model: 7 })],
   ['INVALID_ARGUMENT', 'options.positions', 'relative', () => cache({ positions: 'relative' })],
   ['INVALID_ARGUMENT', 'options.rope', 'no rope', () => cache({ positions: 'cache' })],
@@ -73,8 +75,126 @@ export const OPTIONS: Row[] = [
   ],
 ];
 
+/** A cache with two blocks of 16 tokens, one of which a sequence has taken. */
+function budgeted(): { cache: KvCache; sequence: KvSequence } {
+  const made = cache({ layers: 1, capacity: 16, sequences: 4, budgetTokens: 32 });
+  const sequence = made.sequence();
+  sequence.append(0, zeros(16, 2, 8), zeros(16, 2, 8));
+  return { cache: made, sequence };
+}
+
+/** The ids of `budgeted`'s tokens, and their block. */
+const IDS = new Array<number>(16).fill(1);
+
+function exported(): Uint8Array {
+  const { cache: made, sequence } = budgeted();
+  sequence.share(IDS);
+  return made.exportPrefix(IDS, 0, 1)[0];
+}
+
+function damagedBlock(): Uint8Array {
+  const bytes = exported();
+  bytes[bytes.length >> 1] ^= 1;
+  return bytes;
+}
+
+const BUDGETS: Row[] = [
+  [
+    'CAPACITY_EXCEEDED',
+    'entries',
+    'a step without free blocks',
+    () => {
+      const { cache: made } = budgeted();
+      const entries = [made.sequence(), made.sequence()].map((s) => ({ sequence: s, tokens: 1 }));
+      made.step(entries);
+    },
+  ],
+  [
+    'CAPACITY_EXCEEDED',
+    'k',
+    'a step whose blocks others have taken since',
+    () => {
+      const { cache: made, sequence: first } = budgeted();
+      const [second, other] = [made.sequence(), made.sequence()];
+      const step = made.step([{ sequence: second, tokens: 1 }]);
+      other.append(0, zeros(1, 2, 8), zeros(1, 2, 8));
+      expectLengths([first, second, other], [16, 0, 1]);
+      step.append(0, zeros(1, 2, 8), zeros(1, 2, 8));
+    },
+  ],
+  [
+    'CAPACITY_EXCEEDED',
+    'k',
+    'an append without a free block',
+    () => {
+      const { cache: made } = budgeted();
+      for (let i = 0; i < 2; i++) made.sequence().append(0, zeros(1, 2, 8), zeros(1, 2, 8));
+    },
+  ],
+  [
+    'CAPACITY_EXCEEDED',
+    'cache',
+    'a snapshot without a free block',
+    () => {
+      const { cache: made, sequence } = budgeted();
+      const bytes = sequence.snapshot();
+      for (let i = 0; i < 2; i++) made.restore(bytes);
+    },
+  ],
+  ['OUT_OF_RANGE', 'toBlock', 'what nobody shared', () => cache().exportPrefix(IDS, 0, 1)],
+  ['OUT_OF_RANGE', 'fromBlock', 'block -1', () => cache().exportPrefix(IDS, -1, 0)],
+  ['INVALID_ARGUMENT', 'tokens', 'a text', () => cache().sharedPrefix('text' as never)],
+  ['INVALID_ARGUMENT', 'tokens', 'a text', () => cache().importPrefix('text' as never, 0, [])],
+  [
+    'INVALID_ARGUMENT',
+    'blocks',
+    'a block that is text',
+    () => budgeted().cache.importPrefix(IDS, 0, ['text' as never]),
+  ],
+  [
+    'OUT_OF_RANGE',
+    'blocks',
+    'more blocks than tokens',
+    () => budgeted().cache.importPrefix(IDS, 1, [exported()]),
+  ],
+  [
+    'INVALID_SNAPSHOT',
+    'blocks[0]',
+    'no block',
+    () => budgeted().cache.importPrefix(IDS, 0, [new Uint8Array(200)]),
+  ],
+  [
+    'INVALID_SNAPSHOT',
+    'blocks[0]',
+    'a damaged block',
+    () => budgeted().cache.importPrefix(IDS, 0, [damagedBlock()]),
+  ],
+  [
+    'SNAPSHOT_MISMATCH',
+    'blocks[0]',
+    'the block of other tokens',
+    () =>
+      budgeted().cache.importPrefix(
+        IDS.map((id, i) => (i === 7 ? 2 : id)),
+        0,
+        [exported()],
+      ),
+  ],
+  [
+    'SNAPSHOT_MISMATCH',
+    'blocks[0]',
+    "another model's block",
+    () => cache({ layers: 1, capacity: 16, model: 'other' }).importPrefix(IDS, 0, [exported()]),
+  ],
+];
+
+function expectLengths(sequences: readonly KvSequence[], lengths: readonly number[]): void {
+  expect(sequences.map(({ length }) => length)).toEqual(lengths);
+}
+
 export const SHARING: Row[] = [
   ...OPTIONS,
+  ...BUDGETS,
   [
     'CAPACITY_EXCEEDED',
     'cache',
@@ -255,6 +375,10 @@ export const CACHE_USES: [string, (s: KvSequence) => unknown][] = [
   ['share', (s) => s.share([])],
   ['truncate', (s) => s.truncate(0)],
   ['cache.lookup', (s) => s.cache.lookup([])],
+  ['cache.sharedPrefix', (s) => s.cache.sharedPrefix([])],
+  ['cache.exportPrefix', (s) => s.cache.exportPrefix([], 0, 0)],
+  ['cache.importPrefix', (s) => s.cache.importPrefix([], 0, [])],
+  ['cache.fits', (s) => s.cache.fits([{ sequence: s, tokens: 1 }])],
   ['cache.step', (s) => s.cache.step([{ sequence: s, tokens: 1 }])],
 ];
 

@@ -162,25 +162,25 @@ export class Judge {
       const [has, from] = [sequence.length, sequence.start];
       throw new Error(`length ${has} and start ${from}, not ${length} and ${start}`);
     }
-    this.recount();
+    recount(this.cache);
   }
+}
 
-  /** Holders of every block, counted anew, are what the pools say, and nothing that is held counts as free. */
-  private recount(): void {
-    this.cache.groups.forEach(({ pool, tailPool }, group) => {
-      const main = new Uint16Array(pool.blocks);
-      const tail = new Uint16Array(tailPool?.blocks ?? 0);
-      for (const { rings } of this.cache.liveSequences) {
-        for (const id of rings[group].main.table.ids) if (id >= 0) main[id]++;
-        for (const id of rings[group].tail?.table.ids ?? []) if (id >= 0) tail[id]++;
-      }
-      this.cache.prefixes.forEachBlock((of, id) => {
-        if (of === group) main[id]++;
-      });
-      expectHolders(`group ${group}`, main, pool);
-      if (tailPool !== null) expectHolders(`tails of group ${group}`, tail, tailPool);
+/** Holders of every block, counted anew, are what the pools say, and nothing that is held counts as free. */
+export function recount(cache: KvCache): void {
+  cache.groups.forEach(({ pool, tailPool }, group) => {
+    const main = new Uint16Array(pool.blocks);
+    const tail = new Uint16Array(tailPool?.blocks ?? 0);
+    for (const { rings } of cache.liveSequences) {
+      for (const id of rings[group].main.table.ids) if (id >= 0) main[id]++;
+      for (const id of rings[group].tail?.table.ids ?? []) if (id >= 0) tail[id]++;
+    }
+    cache.prefixes.forEachBlock((of, id) => {
+      if (of === group) main[id]++;
     });
-  }
+    expectHolders(`group ${group}`, main, pool);
+    if (tailPool !== null) expectHolders(`tails of group ${group}`, tail, tailPool);
+  });
 }
 
 function expectHolders(

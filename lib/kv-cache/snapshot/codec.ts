@@ -22,7 +22,7 @@ export const FORMAT_VERSION = 1;
 const PREFIX_BYTES = 16;
 export const DIGEST_BYTES = 32;
 
-function magic(kind: string): Buffer {
+export function magic(kind: string): Buffer {
   return Buffer.from(`\x89gqa${kind}\r\n\x1a`, 'latin1');
 }
 

@@ -239,7 +239,7 @@ const ROPE_TOLERANCE = 1e-3;
 
 type Ropes = CacheFingerprint['ropes'];
 
-function sameRopes(ours: Ropes, theirs: Ropes): void {
+export function sameRopes(ours: Ropes, theirs: Ropes): void {
   same('ropes.length', ours.length, theirs.length);
   ours.forEach((rope, i) => {
     same(`ropes[${i}].length`, rope.length, theirs[i].length);
