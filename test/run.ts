@@ -109,8 +109,17 @@ function leanness(target: Target, targets: readonly Target[]): Record<string, st
   return hasWiderSibling(target, targets) ? { GQA_TEST_LEAN: '1' } : {};
 }
 
+/** No test writes packed weights to the home folder of whoever runs it. */
+function keepOutOfHome(): void {
+  if (process.env.GQA_CACHE_DIR !== undefined) return;
+  const folder = mkdtempSync(join(tmpdir(), 'gqa-test-weights-'));
+  process.env.GQA_CACHE_DIR = folder;
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+}
+
 function main(): void {
   const given = process.argv.slice(2);
+  keepOutOfHome();
   const targetsOnly = given.includes('--targets-only');
   const jestArguments = given.filter((a) => a !== '--targets-only');
   const outcomes: Outcome[] = [];

@@ -90,6 +90,12 @@ export interface Addon {
 
   createArena(): Handle;
   packWeights(weight: FloatData | Uint8Array): Handle;
+  /** The file in memory, or why it is not. */
+  mapFile(path: string): { handle: Handle; bytes: number; shared: boolean } | string;
+  /** Undefined where the call was refused. */
+  mappedWeights(file: Handle, offset: number): Handle | undefined;
+  readWeights(weights: Handle, to: Uint8Array, from: number): void;
+  checksumWeights(weights: Handle): bigint;
   release(handle: Handle): void;
 
   store(k: FloatData, v: FloatData, ids: Int32Array, arena: Handle): void;

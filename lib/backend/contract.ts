@@ -8,9 +8,11 @@ import type { FloatData, FloatDType, WeightData, WeightDType } from '../core/dty
 import type { Precision } from '../core/precision';
 import type * as cache from './contract-cache';
 import type { TrainingBackend } from './contract-training';
+import type { PackedFiles } from './contract-weights';
 
 export * from './contract-cache';
 export * from './contract-training';
+export * from './contract-weights';
 
 export interface BackendInfo {
   kind: 'native' | 'js';
@@ -215,6 +217,8 @@ export interface Backend extends TrainingBackend {
   attendAsync(args: AttendArgs, cancel: CancelFlag): Promise<boolean>;
   merge(args: MergeArgs): void;
   packWeights(args: PackArgs): PackedWeights;
+  /** Null where the backend's packed weights cannot lie in files. */
+  readonly packedFiles: PackedFiles | null;
   linear(args: LinearArgs): void;
   fusedLinear(args: FusedLinearArgs): void;
   gather(args: GatherArgs): void;

@@ -7,6 +7,7 @@ import type { FloatData, FloatDType } from '../core/dtype';
 import type { Addon, AddonInfo, Handle } from './addon';
 import type * as contract from './contract';
 import { NativeAttention } from './native-attention';
+import { NativePackedFiles } from './native-packed-files';
 import { NativeArena, NativeWeights } from './native-storage';
 import { NativeTraining } from './native-training';
 import {
@@ -35,6 +36,7 @@ function handleOf(part: contract.LinearPart): Handle {
 }
 
 export class NativeBackend extends NativeTraining implements contract.Backend {
+  readonly packedFiles: contract.PackedFiles | null;
   private readonly attention: NativeAttention;
 
   /** `origin` is the file the addon came from, for people. */
@@ -45,6 +47,7 @@ export class NativeBackend extends NativeTraining implements contract.Backend {
   ) {
     super(addon);
     this.attention = new NativeAttention(addon);
+    this.packedFiles = 'mapFile' in addon ? new NativePackedFiles(addon) : null;
   }
 
   get info(): contract.BackendInfo {

@@ -3,7 +3,7 @@ import type { Addon, Handle } from './addon';
 import type * as contract from './contract';
 
 /** Behind an external value. */
-class NativeStorage {
+export class NativeStorage {
   private live = true;
 
   constructor(

@@ -9,3 +9,4 @@ export type { Generation, GenerationStats, Piece } from './generation';
 export type { Score } from './runner';
 export type { DecodeOptions, EncodeOptions, Tokenizer } from './tokenizer';
 export type { ModelConfig, RopeScaling } from './types';
+export type { WeightFacts } from './weight-cache';

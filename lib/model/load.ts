@@ -5,6 +5,7 @@ import { requireInteger, requireOptions } from '../core/validate';
 import { checkCacheSettings, type KvCacheSettings } from './cache-settings';
 import { openCheckpoint } from './checkpoint';
 import { Model } from './model';
+import { checkWeightCache } from './weight-cache';
 import { WorkerClient } from './worker-client';
 
 export interface LoadOptions {
@@ -16,6 +17,11 @@ export interface LoadOptions {
   kvCache?: KvCacheSettings;
   /** Tokens that prompt and answer may have together; default and maximum: what the model was made for. */
   contextLength?: number;
+  /**
+   * Where packed weights are kept, so that the next start maps them and processes share them: a folder, or false for
+   * nowhere. Default, for models of 16 MiB and more: GQA_CACHE_DIR, else gqa in XDG_CACHE_HOME or ~/.cache.
+   */
+  weightCache?: string | false;
 }
 
 /**
@@ -28,6 +34,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   requireOptions(options, 'options');
   const precision = requirePrecision(options.precision ?? 'exact');
   const cache = checkCacheSettings(options.kvCache ?? {}, precision, 'options.kvCache');
+  const weightCache = checkWeightCache(options.weightCache, 'options.weightCache');
   const checkpoint = openCheckpoint(path);
   const { config } = checkpoint;
   try {
@@ -38,7 +45,13 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
       config.contextLength,
     );
     // The worker loads weights while this thread builds the tokenizer.
-    const starting = WorkerClient.start({ path, contextLength, cache, precision });
+    const starting = WorkerClient.start({
+      path,
+      contextLength,
+      cache,
+      precision,
+      weightCache,
+    });
     const tokenizer = await orStop(starting, () => checkpoint.tokenizer());
     const { client, facts } = await starting;
     return new Model(config, contextLength, tokenizer, client, facts);

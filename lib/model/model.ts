@@ -10,6 +10,7 @@ import { Generation } from './generation';
 import type { Score } from './runner';
 import type { Tokenizer } from './tokenizer';
 import type { ModelConfig } from './types';
+import type { WeightFacts } from './weight-cache';
 import type { RunningJob, WorkerClient, WorkerFacts } from './worker-client';
 
 /** Text, token ids, or chat messages for the model's chat template. */
@@ -29,6 +30,8 @@ export class Model {
   readonly backend: BackendInfo;
   /** Of the weights in memory. */
   readonly bytes: number;
+  /** Where they lie: in a file that processes share, or in this one's own memory, and why. */
+  readonly weights: WeightFacts;
 
   /** @internal Use loadModel(). */
   constructor(
@@ -41,6 +44,7 @@ export class Model {
   ) {
     this.backend = facts.backend;
     this.bytes = facts.bytes;
+    this.weights = facts.weights;
   }
 
   /**

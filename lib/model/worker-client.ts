@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { BackendInfo } from '../backend/contract';
 import { GqaError } from '../core/errors';
+import type { WeightFacts } from './weight-cache';
 import {
   unpackError,
   type Job,
@@ -25,6 +26,7 @@ export interface WorkerFacts {
   backend: BackendInfo;
   /** Of weights. */
   bytes: number;
+  weights: WeightFacts;
 }
 
 export class WorkerClient {

@@ -8,6 +8,7 @@ import { GqaError, type GqaErrorCode } from '../core/errors';
 import type { KvCacheSettings } from './cache-settings';
 import type { CacheScore } from './compare-caches';
 import type { FinishReason, GenerateJob, Score } from './runner';
+import type { WeightCacheChoice, WeightFacts } from './weight-cache';
 
 /** workerData. */
 export interface WorkerSetup {
@@ -15,6 +16,7 @@ export interface WorkerSetup {
   contextLength: number;
   cache: KvCacheSettings;
   precision: Precision;
+  weightCache: WeightCacheChoice;
 }
 
 export type Job =
@@ -46,7 +48,7 @@ export type JobReply =
 
 /** The first message of a worker is one of the first two. */
 export type Reply =
-  | { type: 'ready'; backend: BackendInfo; bytes: number }
+  | { type: 'ready'; backend: BackendInfo; bytes: number; weights: WeightFacts }
   | { type: 'start-failed'; error: PlainError }
   | JobReply;
 

@@ -1,9 +1,9 @@
 /** The thread that holds a model's weights and KV cache and does all its arithmetic; see worker-protocol.ts. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { getBackend } from '../backend';
-import { loadArchitecture } from './arch';
 import { openCheckpoint } from './checkpoint';
 import { Runner } from './runner';
+import { loadWeights } from './weight-cache';
 import {
   packError,
   type Job,
@@ -21,14 +21,14 @@ function send(reply: Reply, transfer: ArrayBuffer[] = []): void {
 }
 
 function start(): Runner {
-  const { path, contextLength, cache, precision } = workerData as WorkerSetup;
-  const { config, weights } = openCheckpoint(path);
+  const { path, contextLength, cache, precision, weightCache } = workerData as WorkerSetup;
+  const checkpoint = openCheckpoint(path);
   try {
-    const model = loadArchitecture(config, weights, precision);
-    send({ type: 'ready', backend: getBackend().info, bytes: model.bytes });
+    const { model, weights } = loadWeights(checkpoint, precision, weightCache);
+    send({ type: 'ready', backend: getBackend().info, bytes: model.bytes, weights });
     return new Runner(model, contextLength, cache);
   } finally {
-    weights.close();
+    checkpoint.weights.close();
   }
 }
 

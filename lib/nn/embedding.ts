@@ -6,6 +6,7 @@ import { expectedError } from '../core/errors';
 import { checkMatrix, checkRoom } from './inputs';
 import type { MatrixWeights, Weights } from './inputs';
 import { Linear } from './linear';
+import { hasPacker } from './packing';
 
 export class Embedding {
   readonly vocabSize: number;
@@ -26,7 +27,7 @@ export class Embedding {
     if (table instanceof Linear) {
       this.table = table;
     } else {
-      checkMatrix('table', table);
+      if (!hasPacker(table)) checkMatrix('table', table);
       this.table = new Linear(table);
     }
     this.vocabSize = this.table.outFeatures;

@@ -10,6 +10,7 @@ import { disposeSymbol, Tensor } from '../core/tensor';
 import { stateError } from '../core/validate';
 import { checkMatrix, checkRoom, checkWeights, inputRows, widen } from './inputs';
 import type { MatrixWeights, Weights } from './inputs';
+import { hasPacker, packMatrix } from './packing';
 
 export class Linear {
   readonly inFeatures: number;
@@ -26,16 +27,11 @@ export class Linear {
   constructor(weight: Weights, bias?: Weights | null);
   constructor(weight: MatrixWeights, bias?: Weights | null);
   constructor(weight: MatrixWeights, bias: Weights | null = null) {
-    checkMatrix('weight', weight);
+    if (!hasPacker(weight)) checkMatrix('weight', weight);
     [this.outFeatures, this.inFeatures] = weight.shape;
     if (bias) checkWeights('bias', bias, [this.outFeatures]);
     this.bias = bias && widen(bias).slice();
-    this.packed = this.backend.packWeights({
-      weight: weight.data,
-      dtype: weight.dtype,
-      rows: this.outFeatures,
-      columns: this.inFeatures,
-    });
+    this.packed = packMatrix(this.backend, weight);
   }
 
   /** Bytes of packed weights and bias. */

@@ -3,6 +3,7 @@
 #include "blocks.h"
 #include "environment.h"
 #include "information.h"
+#include "mapping.h"
 #include "operations.h"
 #include "storage.h"
 #include "training.h"
@@ -16,6 +17,10 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exporter.cold("limitThreads", limitThreadsCall);
   exporter.cold("createArena", createArenaCall);
   exporter.cold("packWeights", packWeightsCall);
+  exporter.cold("mapFile", mapFileCall);
+  exporter.cold("mappedWeights", mappedWeightsCall);
+  exporter.cold("readWeights", readWeightsCall);
+  exporter.cold("checksumWeights", checksumWeightsCall);
   exporter.cold("release", releaseCall);
   exporter.cold("merge", mergeCall);
   exporter.cold("probeRead", probeReadCall);

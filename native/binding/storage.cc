@@ -11,7 +11,7 @@ constexpr double kMaxBytes = 72057594037927936.0;  // 2^56
 constexpr int64_t kMaxHeadDim = int64_t{1} << 20;
 
 void finalize(Napi::Env env, Storage* storage) {
-  if (storage->pages) Napi::MemoryManagement::AdjustExternalMemory(env, -storage->pages->bytes());
+  if (storage->pages) Napi::MemoryManagement::AdjustExternalMemory(env, -storage->told);
   delete storage;
 }
 
@@ -27,23 +27,32 @@ Napi::Value wrap(Napi::Env env, Arguments& arguments, Storage storage, int64_t b
   } else {
     storage.weights.base = storage.pages->base();
   }
-  Napi::MemoryManagement::AdjustExternalMemory(env, bytes);
-  return Napi::External<Storage>::New(env, new Storage(storage), finalize);
+  return wrapStorage(env, storage, bytes);
 }
 
 }  // namespace
 
 std::shared_ptr<Pages> Pages::allocate(int64_t bytes) {
-  char* base = static_cast<char*>(allocatePages(bytes));
-  return base == nullptr ? nullptr : std::shared_ptr<Pages>(new Pages(base, bytes));
+  FileMapping memory;
+  memory.base = static_cast<char*>(allocatePages(bytes));
+  memory.bytes = bytes;
+  return memory.base == nullptr ? nullptr : ofFile(memory);
 }
 
-Pages::~Pages() { releasePages(base_, bytes_); }
+std::shared_ptr<Pages> Pages::ofFile(const FileMapping& mapping) { return std::shared_ptr<Pages>(new Pages(mapping)); }
+
+Pages::~Pages() { unmapFile(mapping_); }
+
+Napi::Value wrapStorage(Napi::Env env, Storage storage, int64_t bytes) {
+  storage.told = bytes;
+  Napi::MemoryManagement::AdjustExternalMemory(env, bytes);
+  return Napi::External<Storage>::New(env, new Storage(storage), finalize);
+}
 
 Napi::Value createArenaCall(const Napi::CallbackInfo& info) {
   using namespace arena_slot;
   Arguments a(info);
-  Storage storage = {Storage::Kind::arena, nullptr, {}, {}};
+  Storage storage = {Storage::Kind::arena, nullptr, {}, {}, 0};
   ArenaView& arena = storage.arena;
   arena.layout = {a.cacheType(keyDtype), a.cacheType(valueDtype), a.count(headDim),    a.count(valueDim),
                   a.count(blockTokens),  a.flag(rotateKeys),      a.flag(rotateValues)};
@@ -65,7 +74,7 @@ Napi::Value createArenaCall(const Napi::CallbackInfo& info) {
 Napi::Value packWeightsCall(const Napi::CallbackInfo& info) {
   using namespace weights_slot;
   Arguments a(info);
-  Storage storage = {Storage::Kind::weights, nullptr, {}, {}};
+  Storage storage = {Storage::Kind::weights, nullptr, {}, {}, 0};
   WeightsView& weights = storage.weights;
   weights.dtype = a.weightType(dtype);
   weights.rows = a.count(rows);
@@ -92,7 +101,7 @@ Napi::Value packWeightsCall(const Napi::CallbackInfo& info) {
 void releaseCall(const Napi::CallbackInfo& info) {
   Storage* storage = info[0].As<Napi::External<Storage>>().Data();
   if (!storage->pages) return;
-  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), -storage->pages->bytes());
+  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), -storage->told);
   storage->pages.reset();
 }
 

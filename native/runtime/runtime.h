@@ -94,6 +94,21 @@ void releasePages(void* base, int64_t bytes);
 enum class Scratch : int { task, call, plan, arguments, count };
 float* threadScratch(Scratch slot, int64_t floats);
 
+// ---- mapping.cc
+// A whole file, read-only; base is null where it cannot be had, and error says why.
+struct FileMapping {
+  char* base = nullptr;
+  int64_t bytes = 0;
+  bool shared = false;  // the file's own pages; else a copy in this process's memory
+  const char* error = "";
+};
+FileMapping mapFile(const char* path);  // UTF-8
+void unmapFile(const FileMapping& mapping);
+
+// ---- checksum.cc
+// Of bytes that may have been damaged by accident; the same for any number of threads.
+uint64_t checksum(const void* data, int64_t bytes);
+
 // ---- thread_pool.cc
 // Threads that share a call, the caller included.
 int threadCount();

@@ -29,6 +29,7 @@ export function createJsBackend(reason: string): Backend {
     attendAsync,
     merge,
     packWeights,
+    packedFiles: null,
     linear,
     fusedLinear,
     gather,

@@ -1,0 +1,2 @@
+export { checkWeightCache, loadWeights } from './load';
+export type { LoadedWeights, WeightCacheChoice, WeightFacts } from './load';

@@ -1,0 +1,91 @@
+/** Checkpoints whose matrices go to a file of packed weights, or come from one. */
+import { getBackend } from '../../backend';
+import type { PackedWeights } from '../../backend/contract';
+import type { WeightDType } from '../../core/dtype';
+import { GqaError } from '../../core/errors';
+import { packMatrix, providePacked } from '../../nn/packing';
+import type { MatrixTensor, WeightSource, WeightTensor } from '../types';
+import type { PackedFileReader, PackedFileWriter } from './packed-file';
+
+/** Every matrix that a layer packs is written too. A failure to write ends the writing, not the loading. */
+export class PackingSource implements WeightSource {
+  /** Why writing ended. */
+  failure: GqaError | null = null;
+
+  constructor(
+    private readonly inner: WeightSource,
+    private readonly writer: PackedFileWriter,
+  ) {}
+
+  has(name: string): boolean {
+    return this.inner.has(name);
+  }
+
+  load(name: string, shape: readonly number[]): WeightTensor {
+    return this.inner.load(name, shape);
+  }
+
+  loadMatrix(name: string, shape: readonly number[]): MatrixTensor {
+    const plain = this.inner.loadMatrix(name, shape);
+    const matrix = { ...plain };
+    providePacked(matrix, () => {
+      const weights = packMatrix(getBackend(), plain);
+      this.write(name, plain.dtype, weights);
+      return weights;
+    });
+    return matrix;
+  }
+
+  close(): void {
+    this.inner.close();
+  }
+
+  private write(name: string, dtype: WeightDType, weights: PackedWeights): void {
+    if (this.failure !== null) return;
+    try {
+      this.writer.add(name, dtype, weights);
+    } catch (error) {
+      if (!(error instanceof GqaError)) throw error;
+      this.failure = error;
+    }
+  }
+}
+
+/**
+ * Matrices that the file has are not read from the checkpoint, unless somebody asks for their data; others are packed as
+ * without a file.
+ */
+export class MappedSource implements WeightSource {
+  constructor(
+    private readonly inner: WeightSource,
+    private readonly reader: PackedFileReader,
+  ) {}
+
+  has(name: string): boolean {
+    return this.inner.has(name);
+  }
+
+  load(name: string, shape: readonly number[]): WeightTensor {
+    return this.inner.load(name, shape);
+  }
+
+  loadMatrix(name: string, shape: readonly number[]): MatrixTensor {
+    const { inner, reader } = this;
+    const found = reader.find(name);
+    if (found?.rows !== shape[0] || found.columns !== shape[1])
+      return inner.loadMatrix(name, shape);
+    const matrix = {
+      shape: [...shape],
+      dtype: found.dtype,
+      get data() {
+        return inner.loadMatrix(name, shape).data;
+      },
+    } as MatrixTensor;
+    providePacked(matrix, () => reader.take(name));
+    return matrix;
+  }
+
+  close(): void {
+    this.inner.close();
+  }
+}
