@@ -3,7 +3,7 @@
 // Two layers share this file. The *problems* (AttendProblem, StoreProblem, ...) are what the binding hands to the
 // runtime; the *tasks* in OpTable are what one thread does on one instruction set. All offsets are in 64 bits.
 #pragma once
-#include "layout.h"
+#include "ops_linear.h"
 
 namespace gqa {
 
@@ -138,72 +138,6 @@ GQA_INLINE int64_t plainValueBytes(const BlockLayout& b) {
   return b.blockTokens * valueRowBytes(b.valueType, b.valueDim);
 }
 
-// Tokens that share the loads of a panel.
-constexpr int64_t kTileTokens = 6;
-// The forms in which kernels read the input of linear layers; kernels/activations.h has their orders.
-enum class Activations : int32_t { rows, pairs, bytes, digits, tiles };
-constexpr int kActivationForms = 5;
-// 32-bit words of a group of bytes: 8 of values, scale, sum, scaled sum.
-constexpr int64_t kActivationGroupWords = kGroup / 4 + 3;
-// Bytes that an activation of nearly f32 accuracy is cut into, each a row of its own.
-constexpr int64_t kDigits = 3;
-
-struct ActivationLayout {
-  Activations form;
-  int64_t tokens, columns;
-
-  GQA_INLINE int64_t tokenRows() const { return form == Activations::digits ? kDigits : 1; }
-  // Tiles have whole ones.
-  GQA_INLINE int64_t rows() const {
-    return form == Activations::tiles ? roundUp(tokens, kLanes) : tokens * tokenRows();
-  }
-  GQA_INLINE int64_t rowWords() const {
-    if (form == Activations::rows) return columns;
-    const bool halves = form == Activations::pairs || form == Activations::tiles;
-    return halves ? (columns + 1) / 2 : columns / kGroup * kActivationGroupWords;
-  }
-  GQA_INLINE int64_t words() const { return rows() * rowWords(); }
-};
-
-// x in each form that a problem needs, null where none does. rows may be x itself.
-struct ActivationForms {
-  float* rows;
-  void* pairs;
-  void* bytes;
-  void* digits;
-  void* tiles;
-};
-
-// out[tokens, weights.rows] = x W^T + bias
-struct LinearPart {
-  WeightsView weights;
-  const float* bias;  // [rows] or null
-  float* out;
-};
-
-// What becomes of the products: written, added to what out holds, or (of two parts of one shape) silu(first) * second,
-// written to the first one's out.
-enum class Combine : int32_t { write, add, swiglu };
-
-constexpr int kMaxLinearParts = 3;
-
-// Software prefetch of the next block or panel: none, its lines in their order, or lines of many pages at once.
-enum class Prefetch : int32_t { off, lines, pages };
-
-// Products that share an input, which is RMS-normalised first where norm is given.
-struct LinearProblem {
-  const float* x;  // [tokens, columns]
-  int64_t tokens, columns;
-  const float* norm;  // [columns] or null
-  float eps;
-  LinearPart parts[kMaxLinearParts];
-  int64_t partCount;
-  Combine combine;
-  bool fast;              // activations may be rounded: bf16 or int8, as the weights' dtype has it
-  ActivationForms forms;  // set by the runtime
-  Prefetch prefetch;      // of the next panel; set by the runtime
-};
-
 struct RopeProblem {
   float* x;
   const float* cos;
@@ -278,9 +212,10 @@ struct OpTable {
   // tile.
   void (*linear)(const LinearProblem&, int64_t part, int64_t first, int64_t last, int64_t firstToken,
                  int64_t lastToken);
-  void (*rmsNorm)(const float* x, const float* weight, float* out, int64_t tokens, int64_t dim, float eps);
+  void (*normalise)(const float* x, const Norm& norm, float* out, int64_t tokens, int64_t dim);
   void (*rope)(const RopeProblem&, int64_t firstToken, int64_t lastToken);
-  void (*swiglu)(const float* gate, const float* up, float* out, int64_t count);
+  // out = f(x), or f(x) by second where that is given.
+  void (*activate)(ActivationFunction f, const float* x, const float* second, float* out, int64_t count);
   void (*add)(float* x, const float* y, int64_t count);
   void (*convert)(const void* from, DType fromType, void* to, DType toType, int64_t count);
   bool (*allBelow)(const void* data, DType type, int64_t count, float limit);

@@ -94,8 +94,12 @@ export const FUSED_LINEAR = 2 * LINEAR;
 export const RMS_NORM = 16 * UNIT_ROUNDOFF.f32;
 /** Two products and a sum: 3 u, doubled where a fused form rounds otherwise. */
 export const ROPE = 6 * UNIT_ROUNDOFF.f32;
+/** The same with a second sum, of the mean, and a bias; a mean a hundred times the spread costs a hundred u of it. */
+export const LAYER_NORM = 32 * UNIT_ROUNDOFF.f32;
 /** An exponential of our own (about 2 u), a sum, a quotient, a product. */
 export const SWIGLU = 16 * UNIT_ROUNDOFF.f32;
+/** The same of any activation function; gelu is a fit within 1.2e-7 by an exponential of up to 2 log2(1000). */
+export const ACTIVATION = 2e-6;
 /** Weights of a merge are exponentials of differences of LSEs, which carry the parts' own attention error. */
 export const MERGE: Readonly<Record<FloatName, number>> = { f32: 4e-6, f16: 2e-3, bf16: 1.6e-2 };
 /** max |difference of logits| / largest |logit|, float32 arithmetic through a whole model. */

@@ -43,7 +43,7 @@ export type StepArrays = [
 
 type Nullable<T> = T | null;
 
-/** x, the weight of its norm, then up to three parts; of a gate's second part `out` is not used. */
+/** x, the weight of its norm, then up to three parts, then the bias of the norm; of a gate's second part `out` is not used. */
 export type LinearArrays = [
   x: Float32Array,
   norm: Nullable<Float32Array>,
@@ -56,6 +56,7 @@ export type LinearArrays = [
   weights2?: Nullable<Handle>,
   out2?: Nullable<Float32Array>,
   bias2?: Nullable<Float32Array>,
+  normBias?: Nullable<Float32Array>,
 ];
 
 export type AttendBackwardArrays = [
@@ -111,8 +112,14 @@ export interface Addon {
   linear(...arrays: LinearArrays): void;
   gather(weights: Handle, ids: Int32Array, out: Float32Array): void;
   rmsNorm(x: Float32Array, weight: Float32Array, out: Float32Array): void;
+  layerNorm(
+    x: Float32Array,
+    weight: Float32Array,
+    out: Float32Array,
+    bias: Nullable<Float32Array>,
+  ): void;
   rope(x: Float32Array, cos: Float32Array, sin: Float32Array): void;
-  swiglu(gate: Float32Array, up: Float32Array, out: Float32Array): void;
+  activate(x: Float32Array, second: Nullable<Float32Array>, out: Float32Array): void;
   add(x: Float32Array, y: Float32Array): void;
   convert(from: FloatData, to: FloatData): void;
   /** The answer is left in CountSlot.holds. */

@@ -131,17 +131,37 @@ export interface LinearArgs extends LinearPart {
   precision?: Precision;
 }
 
+/** See RmsNormArgs and LayerNormArgs. */
+export interface FusedNorm {
+  kind: 'rms' | 'layer';
+  weight: Float32Array;
+  /** Of a layer norm; null for none. */
+  bias: Float32Array | null;
+  eps: number;
+}
+
 /**
- * One to three products of one x, which is RMS-normalised first where `norm` is given (see RmsNormArgs). What becomes of
- * them: written to each part's out, added to what that holds, or, of two of one shape, silu(first) * second written to
- * the first part's out.
+ * f(x): silu x / (1 + e^-x); gelu x Phi(x), Phi the normal distribution; gelu_tanh x / 2 (1 + tanh(sqrt(2 / pi) (x +
+ * 0.044715 x^3))); relu max(0, x). swiglu_oai is of gates only: g / (1 + e^(-1.702 g)) (u + 1) of g = min(gate, 7) and
+ * u = up within -7 .. 7.
+ */
+export type Activation = 'silu' | 'gelu' | 'gelu_tanh' | 'relu' | 'swiglu_oai';
+
+/**
+ * One to three products of one x, which is normalised first where `norm` is given. What becomes of them:
+ *   write      written to each part's out
+ *   add        added to what that holds
+ *   gated      of two of one shape: f(first) * second, written to the first part's out
+ *   activated  f of each, written to each part's out
  */
 export interface FusedLinearArgs {
   x: Float32Array;
   tokens: number;
-  norm: { weight: Float32Array; eps: number } | null;
+  norm: FusedNorm | null;
   parts: readonly LinearPart[];
-  combine: 'write' | 'add' | 'swiglu';
+  combine: 'write' | 'add' | 'gated' | 'activated';
+  /** f, 'silu' where not given. */
+  activation?: Activation;
   precision: Precision;
 }
 
@@ -163,6 +183,11 @@ export interface RmsNormArgs {
   eps: number;
 }
 
+/** out[t,:] = (x[t,:] - mean) / sqrt(variance + eps) * weight + bias, variance the mean square of x[t,:] - mean; out may be x. */
+export interface LayerNormArgs extends RmsNormArgs {
+  bias: Float32Array | null;
+}
+
 /**
  * Turns the first rotaryDim elements of each head of x [tokens, heads, headDim] in place.
  * Pair r is (r, r + rotaryDim/2) when half-split, (2r, 2r + 1) when interleaved:
@@ -180,10 +205,11 @@ export interface RopeArgs {
   interleaved: boolean;
 }
 
-/** out = silu(gate) * up elementwise; out may be gate or up. */
-export interface SwigluArgs {
-  gate: Float32Array;
-  up: Float32Array;
+/** out = f(x), or f(x) * second where that is not null, elementwise; out may be either. */
+export interface ActivateArgs {
+  activation: Activation;
+  x: Float32Array;
+  second: Float32Array | null;
   out: Float32Array;
   count: number;
 }
@@ -223,8 +249,9 @@ export interface Backend extends TrainingBackend {
   fusedLinear(args: FusedLinearArgs): void;
   gather(args: GatherArgs): void;
   rmsNorm(args: RmsNormArgs): void;
+  layerNorm(args: LayerNormArgs): void;
   rope(args: RopeArgs): void;
-  swiglu(args: SwigluArgs): void;
+  activate(args: ActivateArgs): void;
   /** x += y, both `count` long. */
   add(x: Float32Array, y: Float32Array, count: number): void;
   /** Round to nearest even; NaN stays NaN, overflow becomes Infinity. */

@@ -11,15 +11,17 @@ import { NativePackedFiles } from './native-packed-files';
 import { NativeArena, NativeWeights } from './native-storage';
 import { NativeTraining } from './native-training';
 import {
+  ActivateSlot,
   ArenaSlot,
   BlockSlot,
   CopySlot,
   CountSlot,
   GatherSlot,
+  LinearFlag,
   LinearSlot,
   MergeSlot,
   MoveSlot,
-  RmsNormSlot,
+  NormSlot,
   RopeSlot,
   StoreSlot,
   WeightsSlot,
@@ -28,8 +30,18 @@ import {
 /** DotKind in ops.h. */
 const DOT_KIND_CODE: Readonly<Record<contract.DotKind, number>> = { bf16: 0, int8: 1 };
 
-/** native/ops.h, enum Combine. */
-const COMBINE_CODE = { write: 0, add: 1, swiglu: 2 } as const;
+/** native/ops_linear.h, enum Combine. */
+const COMBINE_CODE = { write: 0, add: 1, gated: 2, activated: 3 } as const;
+const COMBINES = 4;
+
+/** native/ops_linear.h, enum ActivationFunction. */
+const ACTIVATION_CODE: Readonly<Record<contract.Activation, number>> = {
+  silu: 0,
+  gelu: 1,
+  gelu_tanh: 2,
+  relu: 3,
+  swiglu_oai: 4,
+};
 
 function handleOf(part: contract.LinearPart): Handle {
   return (part.weights as NativeWeights).handle;
@@ -163,7 +175,7 @@ export class NativeBackend extends NativeTraining implements contract.Backend {
     p[LinearSlot.tokens] = args.tokens;
     p[LinearSlot.parts] = 1;
     p[LinearSlot.combine] = COMBINE_CODE.write;
-    p[LinearSlot.fast] = args.precision === 'fast' ? 1 : 0;
+    p[LinearSlot.flags] = args.precision === 'fast' ? LinearFlag.fast : 0;
     this.addon.linear(args.x, null, handleOf(args), args.out, args.bias);
     this.check('linear');
   }
@@ -173,8 +185,10 @@ export class NativeBackend extends NativeTraining implements contract.Backend {
     const { norm, parts } = args;
     p[LinearSlot.tokens] = args.tokens;
     p[LinearSlot.parts] = parts.length;
-    p[LinearSlot.combine] = COMBINE_CODE[args.combine];
-    p[LinearSlot.fast] = args.precision === 'fast' ? 1 : 0;
+    const activation = ACTIVATION_CODE[args.activation ?? 'silu'];
+    p[LinearSlot.combine] = COMBINE_CODE[args.combine] + COMBINES * activation;
+    const fast = args.precision === 'fast' ? LinearFlag.fast : 0;
+    p[LinearSlot.flags] = fast + (norm?.kind === 'layer' ? LinearFlag.layerNorm : 0);
     p[LinearSlot.eps] = norm === null ? 0 : norm.eps;
     const [first, second, third] = parts;
     this.addon.linear(
@@ -189,6 +203,7 @@ export class NativeBackend extends NativeTraining implements contract.Backend {
       third && handleOf(third),
       third?.out,
       third?.bias,
+      norm?.bias,
     );
     this.check('fusedLinear');
   }
@@ -200,12 +215,22 @@ export class NativeBackend extends NativeTraining implements contract.Backend {
   }
 
   rmsNorm(args: contract.RmsNormArgs): void {
-    const p = this.parameters;
-    p[RmsNormSlot.tokens] = args.tokens;
-    p[RmsNormSlot.dim] = args.dim;
-    p[RmsNormSlot.eps] = args.eps;
+    this.writeNormSlots(args);
     this.addon.rmsNorm(args.x, args.weight, args.out);
     this.check('rmsNorm');
+  }
+
+  layerNorm(args: contract.LayerNormArgs): void {
+    this.writeNormSlots(args);
+    this.addon.layerNorm(args.x, args.weight, args.out, args.bias);
+    this.check('layerNorm');
+  }
+
+  private writeNormSlots({ tokens, dim, eps }: contract.RmsNormArgs): void {
+    const p = this.parameters;
+    p[NormSlot.tokens] = tokens;
+    p[NormSlot.dim] = dim;
+    p[NormSlot.eps] = eps;
   }
 
   rope(args: contract.RopeArgs): void {
@@ -219,10 +244,11 @@ export class NativeBackend extends NativeTraining implements contract.Backend {
     this.check('rope');
   }
 
-  swiglu(args: contract.SwigluArgs): void {
-    this.parameters[CountSlot.count] = args.count;
-    this.addon.swiglu(args.gate, args.up, args.out);
-    this.check('swiglu');
+  activate(args: contract.ActivateArgs): void {
+    this.parameters[ActivateSlot.count] = args.count;
+    this.parameters[ActivateSlot.function] = ACTIVATION_CODE[args.activation];
+    this.addon.activate(args.x, args.second, args.out);
+    this.check('activate');
   }
 
   add(x: Float32Array, y: Float32Array, count: number): void {

@@ -8,7 +8,7 @@ import {
   AttendSlot,
   CountSlot,
   CrossEntropySlot,
-  RmsNormSlot,
+  NormSlot,
   SumSlot,
   TransposeSlot,
 } from './parameters';
@@ -57,9 +57,9 @@ export class NativeTraining implements training.TrainingBackend {
 
   rmsNormBackward(args: training.RmsNormBackwardArgs): void {
     const p = this.parameters;
-    p[RmsNormSlot.tokens] = args.tokens;
-    p[RmsNormSlot.dim] = args.dim;
-    p[RmsNormSlot.eps] = args.eps;
+    p[NormSlot.tokens] = args.tokens;
+    p[NormSlot.dim] = args.dim;
+    p[NormSlot.eps] = args.eps;
     this.addon.rmsNormBackward(args.x, args.weight, args.gradOut, args.gradX, args.gradWeight);
     this.check('rmsNormBackward');
   }

@@ -126,19 +126,26 @@ export const enum MergeSlot {
   valueDim,
 }
 
+/** combine: Combine + 4 * ActivationFunction. */
 export const enum LinearSlot {
   tokens = 2,
   parts,
   combine,
-  fast,
+  flags,
   eps,
+}
+
+/** Bits of LinearSlot.flags. */
+export const enum LinearFlag {
+  fast = 1,
+  layerNorm = 2,
 }
 
 export const enum GatherSlot {
   count = 2,
 }
 
-export const enum RmsNormSlot {
+export const enum NormSlot {
   tokens = 2,
   dim,
   eps,
@@ -158,6 +165,11 @@ export const enum CountSlot {
   toDtype,
   limit,
   holds,
+}
+
+export const enum ActivateSlot {
+  count = 2,
+  function,
 }
 
 export const enum TransposeSlot {

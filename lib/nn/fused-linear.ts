@@ -1,19 +1,18 @@
 /**
- * Linear layers over one input, normed before and combined after, in as few backend calls as that takes:
+ * Linear layers over one input, normed before and combined after, in one backend call:
  *   'write'  out_i = layer_i(norm(x))          'add'  out_i += layer_i(norm(x))
  *   'gated'  out_0 = act(layer_0(n)) * layer_1(n)
- *   'activated'  out_0 = act(layer_0(n)),      n = norm(x)
+ *   'activated'  out_i = act(layer_i(n)),      n = norm(x)
  */
 import { getBackend } from '../backend';
-import type { Backend, FusedLinearArgs } from '../backend/contract';
-import { activate, gate, type Activation } from './activation';
+import type { Activation, Backend, FusedLinearArgs } from '../backend/contract';
 import type { LayerNorm } from './layer-norm';
 import type { Linear } from './linear';
-import { RmsNorm } from './rms-norm';
+import type { RmsNorm } from './rms-norm';
 import type { Scratch } from './scratch';
 
 export type Norm = RmsNorm | LayerNorm;
-export type Combine = 'write' | 'add' | 'gated' | 'activated';
+export type Combine = FusedLinearArgs['combine'];
 
 const NO_ROWS = new Float32Array(0);
 
@@ -23,38 +22,29 @@ export class FusedLinear {
 
   /** `activation` is for 'gated' and 'activated'. */
   constructor(
-    private readonly norm: Norm | null,
-    private readonly layers: readonly Linear[],
-    private readonly combine: Combine,
-    private readonly activation: Activation = 'silu',
+    norm: Norm | null,
+    layers: readonly Linear[],
+    combine: Combine,
+    activation: Activation = 'silu',
   ) {
-    const fused = combine === 'gated' && activation === 'silu';
     this.args = {
       x: NO_ROWS,
       tokens: 0,
-      norm: norm instanceof RmsNorm ? norm.prologue : null,
+      norm: norm?.prologue ?? null,
       parts: layers.map((layer) => layer.part(NO_ROWS)),
-      combine: fused ? 'swiglu' : combine === 'add' ? 'add' : 'write',
+      combine,
+      activation,
       precision: 'exact',
     };
   }
 
-  /** x [rows, inFeatures]; outs: one for each layer, [rows, outFeatures], the second of 'gated' is scratch. */
+  /** x [rows, inFeatures]; outs: one for each layer, of 'gated' one for both, [rows, outFeatures]. */
   run(x: Float32Array, rows: number, outs: readonly Float32Array[], scratch: Scratch): void {
-    const { args, norm, layers } = this;
+    const { args } = this;
     args.x = x;
-    if (norm !== null && !(norm instanceof RmsNorm)) {
-      args.x = scratch.rows('normed', norm.dim);
-      norm.apply(x, args.x, rows);
-    }
     args.tokens = rows;
     args.precision = scratch.precision;
-    for (let i = 0; i < layers.length; i++) args.parts[i].out = outs[i];
+    for (let i = 0; i < outs.length; i++) args.parts[i].out = outs[i];
     this.backend.fusedLinear(args);
-    const count = rows * layers[0].outFeatures;
-    if (this.combine === 'activated') activate(outs[0], count, this.activation);
-    else if (this.combine === 'gated' && args.combine !== 'swiglu') {
-      gate(outs[0], outs[1], count, this.activation);
-    }
   }
 }

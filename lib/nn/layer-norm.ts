@@ -1,10 +1,13 @@
-/** Layer norm, (x - mean(x)) / sqrt(var(x) + eps) * weight + bias over the last dimension, f32; sums are float64. */
+/** Layer norm, (x - mean(x)) / sqrt(var(x) + eps) * weight + bias over the last dimension, f32. */
+import { getBackend } from '../backend';
+import type { Backend, FusedNorm } from '../backend/contract';
 import { Tensor } from '../core/tensor';
 import { checkRoom, checkWeights, inputRows, requirePositive, widen } from './inputs';
 import type { Weights } from './inputs';
 
 export class LayerNorm {
   readonly dim: number;
+  private readonly backend: Backend = getBackend();
   private readonly weight: Float32Array;
   private readonly bias: Float32Array | null;
 
@@ -29,28 +32,20 @@ export class LayerNorm {
     return this.weight.byteLength + (this.bias?.byteLength ?? 0);
   }
 
+  /** @internal This norm as the beginning of a fused call. */
+  get prologue(): FusedNorm {
+    return { kind: 'layer', weight: this.weight, bias: this.bias, eps: this.eps };
+  }
+
   /**
    * Rows of plain arrays: x [tokens, dim] into out [tokens, dim], which may be x.
    * @throws GqaError BUFFER_TOO_SMALL
    */
   apply(x: Float32Array, out: Float32Array, tokens: number): void {
-    const { dim } = this;
+    const { weight, bias, dim, eps } = this;
     checkRoom('x', x.length, tokens * dim);
     checkRoom('out', out.length, tokens * dim);
-    for (let t = 0; t < tokens; t++) this.applyRow(x, out, t * dim);
-  }
-
-  private applyRow(x: Float32Array, out: Float32Array, at: number): void {
-    const { dim, weight, bias } = this;
-    let mean = 0;
-    for (let i = 0; i < dim; i++) mean += x[at + i];
-    mean /= dim;
-    let variance = 0;
-    for (let i = 0; i < dim; i++) variance += (x[at + i] - mean) ** 2;
-    const scale = 1 / Math.sqrt(variance / dim + this.eps);
-    for (let i = 0; i < dim; i++) {
-      out[at + i] = (x[at + i] - mean) * scale * weight[i] + (bias === null ? 0 : bias[i]);
-    }
+    this.backend.layerNorm({ x, weight, bias, out, tokens, dim, eps });
   }
 
   /**

@@ -41,7 +41,7 @@ export class GatedMlp implements Sublayer {
     const { rows, scratch } = tokens;
     const { gate, outputNorm } = this.parts;
     const gated = scratch.rows('gated', gate.outFeatures);
-    this.widen.run(x, rows, [gated, scratch.rows('up', gate.outFeatures)], scratch);
+    this.widen.run(x, rows, [gated], scratch);
     addProjection(this.down, outputNorm ?? null, gated, out, tokens);
   }
 

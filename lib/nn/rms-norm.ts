@@ -1,6 +1,6 @@
 /** Root-mean-square norm, x / sqrt(mean(x^2) + eps) * weight over the last dimension, f32. */
 import { getBackend } from '../backend';
-import type { Backend } from '../backend/contract';
+import type { Backend, FusedNorm } from '../backend/contract';
 import { Tensor } from '../core/tensor';
 import { checkRoom, checkWeights, inputRows, requirePositive, widen } from './inputs';
 import type { Weights } from './inputs';
@@ -29,8 +29,8 @@ export class RmsNorm {
   }
 
   /** @internal This norm as the beginning of a fused call. */
-  get prologue(): { weight: Float32Array; eps: number } {
-    return { weight: this.weight, eps: this.eps };
+  get prologue(): FusedNorm {
+    return { kind: 'rms', weight: this.weight, bias: null, eps: this.eps };
   }
 
   /**

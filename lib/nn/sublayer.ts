@@ -1,4 +1,5 @@
 /** What blocks are made of. */
+import { getBackend } from '../backend';
 import type { AttentionStats } from '../core/attention-stats';
 import type { KvStep } from '../kv-cache/kv-cache';
 import type { FusedLinear, Norm } from './fused-linear';
@@ -46,6 +47,5 @@ export function addProjection(
   const branch = scratch.rows('branch', outputNorm.dim);
   projection.run(input, rows, [branch], scratch);
   outputNorm.apply(branch, branch, rows);
-  const count = rows * outputNorm.dim;
-  for (let i = 0; i < count; i++) out[i] += branch[i];
+  getBackend().add(out, branch, rows * outputNorm.dim);
 }

@@ -140,7 +140,7 @@ export class LayerPass {
       x,
       norm: layer.mlpNorm.prologue,
       parts: [layer.gate.part(gated), layer.up.part(gated)],
-      combine: 'swiglu',
+      combine: 'gated',
     });
     const parts = [layer.down.part(x)];
     backend.fusedLinear({ ...shared, x: gated, norm: null, parts, combine: 'add' });

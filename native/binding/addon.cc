@@ -39,7 +39,9 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exporter.hot("linear", linearCall);
   exporter.hot("gather", gatherCall);
   exporter.hot("rmsNorm", rmsNormCall);
+  exporter.hot("layerNorm", layerNormCall);
   exporter.hot("rope", ropeCall);
+  exporter.hot("activate", activateCall);
   exporter.hot("swiglu", swigluCall);
   exporter.hot("add", addCall);
   exporter.hot("convert", convertCall);

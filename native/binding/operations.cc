@@ -6,19 +6,35 @@
 
 namespace gqa {
 
-// linear(x, norm, then weights, out and bias of each part); norm and biases may be null.
+namespace {
+
+// What becomes of products, and by which function, share a slot.
+constexpr int64_t kCombines = 4;
+
+void readCombine(Arguments& a, LinearProblem& p, int position) {
+  const int64_t code = a.count(linear_slot::combine), function = code / kCombines;
+  p.combine = static_cast<Combine>(code % kCombines);
+  p.activation = static_cast<ActivationFunction>(function);
+  a.require(function <= static_cast<int64_t>(ActivationFunction::swigluOai), position);
+  a.require(p.combine != Combine::gated || p.partCount == 2, position);
+  a.require(p.combine == Combine::gated || p.activation != ActivationFunction::swigluOai, position);
+}
+
+}  // namespace
+
+// linear(x, norm, then weights, out and bias of each of three parts, then the norm's bias); norm and biases may be
+// null.
 napi_value linearCall(napi_env env, napi_callback_info info) {
   using namespace linear_slot;
-  enum : int { kX, kNorm, kFirstPart, kPartArguments = 3 };
+  enum : int { kX, kNorm, kFirstPart, kPartArguments = 3, kNormBias = kFirstPart + kPartArguments * kMaxLinearParts };
   Arguments a(env, info);
   LinearProblem p = {};
+  const int64_t bits = a.count(flags);
   p.tokens = a.count(tokens);
   p.partCount = a.count(parts);
-  p.combine = static_cast<Combine>(a.count(combine));
-  p.fast = a.flag(fast);
-  p.eps = a.single(eps);
-  a.require(p.partCount >= 1 && p.partCount <= kMaxLinearParts && p.combine <= Combine::swiglu, kFirstPart);
-  a.require(p.combine != Combine::swiglu || p.partCount == 2, kFirstPart);
+  p.fast = (bits & linear_flag::fast) != 0;
+  a.require(p.partCount >= 1 && p.partCount <= kMaxLinearParts, kFirstPart);
+  readCombine(a, p, kFirstPart);
   for (int64_t i = 0; a.fits() && i < p.partCount; i++) {
     const int first = kFirstPart + static_cast<int>(i) * kPartArguments;
     const Storage* storage = a.storage(first, Storage::Kind::weights);
@@ -26,14 +42,17 @@ napi_value linearCall(napi_env env, napi_callback_info info) {
     LinearPart& part = p.parts[i];
     part.weights = storage->weights;
     if (i == 0) p.columns = part.weights.columns;
-    const bool gate = p.combine == Combine::swiglu;
+    const bool gate = p.combine == Combine::gated;
     a.require(part.weights.columns == p.columns && (!gate || part.weights.rows == p.parts[0].weights.rows), first);
     const double rows = static_cast<double>(part.weights.rows);
     if (!gate || i == 0) part.out = a.array<float>(first + 1, a.number(tokens) * rows);
     if (a.present(first + 2)) part.bias = a.array<float>(first + 2, rows);
   }
-  p.x = a.array<float>(kX, a.number(tokens) * static_cast<double>(p.columns));
-  if (a.present(kNorm)) p.norm = a.array<float>(kNorm, static_cast<double>(p.columns));
+  const double columns = static_cast<double>(p.columns);
+  p.x = a.array<float>(kX, a.number(tokens) * columns);
+  p.norm = {(bits & linear_flag::layerNorm) != 0 ? NormKind::layer : NormKind::rms, nullptr, nullptr, a.single(eps)};
+  if (a.present(kNorm)) p.norm.weight = a.array<float>(kNorm, columns);
+  if (a.present(kNormBias)) p.norm.bias = a.array<float>(kNormBias, columns);
   if (a.accepted() && linear(p) != Status::ok) a.report(status::outOfMemory);
   return nullptr;
 }
@@ -53,15 +72,31 @@ napi_value gatherCall(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-napi_value rmsNormCall(napi_env env, napi_callback_info info) {
-  using namespace rms_norm_slot;
-  Arguments a(env, info);
+namespace {
+
+// x, weight, out, and where it may have one, a bias or null.
+void normCall(Arguments& a, NormKind kind) {
+  using namespace norm_slot;
   const int64_t rows = a.count(tokens), width = a.count(dim);
   const double elements = a.number(tokens) * a.number(dim);
   const float* x = a.array<float>(0, elements);
-  const float* weight = a.array<float>(1, a.number(dim));
+  Norm norm = {kind, a.array<float>(1, a.number(dim)), nullptr, a.single(eps)};
   float* out = a.array<float>(2, elements);
-  if (a.accepted()) rmsNorm(x, weight, out, rows, width, a.single(eps));
+  if (kind == NormKind::layer && a.present(3)) norm.bias = a.array<float>(3, a.number(dim));
+  if (a.accepted()) normalise(x, norm, out, rows, width);
+}
+
+}  // namespace
+
+napi_value rmsNormCall(napi_env env, napi_callback_info info) {
+  Arguments a(env, info);
+  normCall(a, NormKind::rms);
+  return nullptr;
+}
+
+napi_value layerNormCall(napi_env env, napi_callback_info info) {
+  Arguments a(env, info);
+  normCall(a, NormKind::layer);
   return nullptr;
 }
 
@@ -83,6 +118,21 @@ napi_value ropeCall(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// activate(x, second or null, out)
+napi_value activateCall(napi_env env, napi_callback_info info) {
+  using namespace activate_slot;
+  Arguments a(env, info);
+  const int64_t n = a.count(count), f = a.count(function);
+  const auto activation = static_cast<ActivationFunction>(f);
+  const float* x = a.array<float>(0, a.number(count));
+  const float* second = a.present(1) ? a.array<float>(1, a.number(count)) : nullptr;
+  float* out = a.array<float>(2, a.number(count));
+  a.require(f <= static_cast<int64_t>(ActivationFunction::swigluOai), 0);
+  a.require(second != nullptr || activation != ActivationFunction::swigluOai, 1);
+  if (a.accepted()) activate(activation, x, second, out, n);
+  return nullptr;
+}
+
 napi_value swigluCall(napi_env env, napi_callback_info info) {
   using namespace count_slot;
   Arguments a(env, info);
@@ -90,7 +140,7 @@ napi_value swigluCall(napi_env env, napi_callback_info info) {
   const float* gate = a.array<float>(0, a.number(count));
   const float* up = a.array<float>(1, a.number(count));
   float* out = a.array<float>(2, a.number(count));
-  if (a.accepted()) swiglu(gate, up, out, n);
+  if (a.accepted()) activate(ActivationFunction::silu, gate, up, out, n);
   return nullptr;
 }
 

@@ -125,15 +125,20 @@ namespace merge_slot {
 enum : int { dtype = 2, rows, valueDim };
 }
 
+// combine: Combine + 4 * ActivationFunction.
 namespace linear_slot {
-enum : int { tokens = 2, parts, combine, fast, eps };
+enum : int { tokens = 2, parts, combine, flags, eps };
+}
+
+namespace linear_flag {
+enum : int { fast = 1, layerNorm = 2 };
 }
 
 namespace gather_slot {
 enum : int { count = 2 };
 }
 
-namespace rms_norm_slot {
+namespace norm_slot {
 enum : int { tokens = 2, dim, eps };
 }
 
@@ -143,6 +148,10 @@ enum : int { tokens = 2, heads, headDim, rotaryDim, interleaved };
 
 namespace count_slot {
 enum : int { count = 2, fromDtype, toDtype, limit, holds };
+}
+
+namespace activate_slot {
+enum : int { count = 2, function };
 }
 
 namespace transpose_slot {

@@ -57,7 +57,7 @@ napi_value transposeCall(napi_env env, napi_callback_info info) {
 
 // rmsNormBackward(x, weight, gradOut, gradX, gradWeight or null)
 napi_value rmsNormBackwardCall(napi_env env, napi_callback_info info) {
-  using namespace rms_norm_slot;
+  using namespace norm_slot;
   enum : int { kX, kWeight, kGradOut, kGradX, kGradWeight };
   Arguments a(env, info);
   const int64_t rows = a.count(tokens), width = a.count(dim);

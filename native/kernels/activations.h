@@ -1,4 +1,4 @@
-// The input x of linear layers as their kernels read it. x may be RMS-normalised on the way. Its forms:
+// The input x of linear layers as their kernels read it. x may be normalised on the way. Its forms:
 //   rows   f32 [tokens][columns], x itself where nothing normalises it;
 //   pairs  bf16, rounded to nearest even, in the order of a panel of bf16 weights:
 //          per tile of rows [columns / 2][row][2];
@@ -25,12 +25,39 @@ GQA_INLINE float rmsScale(const float* x, int64_t dim, float eps) {
   return 1 / std::sqrt(reduceAdd(squares) / float(dim) + eps);
 }
 
-GQA_INLINE void normaliseRow(const float* x, const float* weight, float* out, int64_t dim, float eps) {
-  const Vec scale = splat(rmsScale(x, dim, eps));
+GQA_INLINE void rmsNormRow(const float* x, const Norm& norm, float* out, int64_t dim) {
+  const Vec scale = splat(rmsScale(x, dim, norm.eps));
   for (int64_t d = 0; d < dim; d += kLanes) {
     const int64_t n = lanesLeft(d, dim);
-    storeFirst(out + d, n, mul(mul(loadFirst(x + d, n), scale), loadFirst(weight + d, n)));
+    storeFirst(out + d, n, mul(mul(loadFirst(x + d, n), scale), loadFirst(norm.weight + d, n)));
   }
+}
+
+// The variance is of what is left when the mean is taken out, as a difference of squares would cancel; by how much
+// rounding had the mean off, the mean of that says.
+void layerNormRow(const float* x, const Norm& norm, float* out, int64_t dim) {
+  Vec sum = zero(), squares = zero(), rests = zero();
+  for (int64_t d = 0; d < dim; d += kLanes) sum = add(sum, loadFirst(x + d, lanesLeft(d, dim)));
+  const Vec mean = splat(reduceAdd(sum) / float(dim));
+  for (int64_t d = 0; d < dim; d += kLanes) {
+    const int64_t n = lanesLeft(d, dim);
+    const Vec rest = whereLane(0, n, sub(loadFirst(x + d, n), mean), zero());
+    squares = fma(rest, rest, squares);
+    rests = add(rests, rest);
+  }
+  const float off = reduceAdd(rests) / float(dim), variance = reduceAdd(squares) / float(dim) - off * off;
+  const Vec scale = splat(1 / std::sqrt((variance > 0 ? variance : 0) + norm.eps));
+  for (int64_t d = 0; d < dim; d += kLanes) {
+    const int64_t n = lanesLeft(d, dim);
+    const Vec rest = mul(sub(sub(loadFirst(x + d, n), mean), splat(off)), scale);
+    const Vec weight = loadFirst(norm.weight + d, n);
+    storeFirst(out + d, n, norm.bias ? fma(rest, weight, loadFirst(norm.bias + d, n)) : mul(rest, weight));
+  }
+}
+
+GQA_INLINE void normaliseRow(const float* x, const Norm& norm, float* out, int64_t dim) {
+  if (norm.kind == NormKind::layer) return layerNormRow(x, norm, out, dim);
+  rmsNormRow(x, norm, out, dim);
 }
 
 // Where a row's part of its tile begins, and the distance between its words, in words.
@@ -147,9 +174,9 @@ GQA_INLINE void packDigits(const float* x, int64_t columns, const RowPlace (&row
 void prepareActivations(const LinearProblem& p, int64_t first, int64_t last, float* scratch) {
   for (int64_t t = first; t < last; ++t) {
     const float* x = p.x + t * p.columns;
-    if (p.norm) {
+    if (p.norm.weight) {
       float* row = p.forms.rows ? p.forms.rows + t * p.columns : scratch;
-      normaliseRow(x, p.norm, row, p.columns, p.eps);
+      normaliseRow(x, p.norm, row, p.columns);
       x = row;
     }
     if (p.forms.pairs) packPairs(x, p.columns, placeOf({Activations::pairs, p.tokens, p.columns}, p.forms.pairs, t));

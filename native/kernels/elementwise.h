@@ -1,13 +1,12 @@
-// RMSNorm, RoPE, SwiGLU, addition and dtype conversion over f32 rows.
+// Norms, RoPE, activation functions, addition and dtype conversion over f32 rows.
 #pragma once
 #include <cmath>
 
 namespace gqa {
 namespace {
 
-// out = x / sqrt(mean(x^2) + eps) * weight, row by row.
-void rmsNormRows(const float* x, const float* weight, float* out, int64_t tokens, int64_t dim, float eps) {
-  for (int64_t t = 0; t < tokens; ++t) normaliseRow(x + t * dim, weight, out + t * dim, dim, eps);
+void normaliseRows(const float* x, const Norm& norm, float* out, int64_t tokens, int64_t dim) {
+  for (int64_t t = 0; t < tokens; ++t) normaliseRow(x + t * dim, norm, out + t * dim, dim);
 }
 
 GQA_INLINE void rotateHalves(float* a, float* b, const float* cos, const float* sin, int64_t pairs) {
@@ -40,10 +39,11 @@ void ropeTokens(const RopeProblem& p, int64_t firstToken, int64_t lastToken) {
   }
 }
 
-void swigluRow(const float* gate, const float* up, float* out, int64_t count) {
+void activateRow(ActivationFunction f, const float* x, const float* second, float* out, int64_t count) {
   for (int64_t i = 0; i < count; i += kLanes) {
     const int64_t n = lanesLeft(i, count);
-    storeFirst(out + i, n, swiglu(loadFirst(gate + i, n), loadFirst(up + i, n)));
+    const Vec y = loadFirst(x + i, n);
+    storeFirst(out + i, n, second ? gated(f, y, loadFirst(second + i, n)) : activated(f, y));
   }
 }
 

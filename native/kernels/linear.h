@@ -1,6 +1,6 @@
-// out[m, n] (+)= sum_k x[m, k] W[n, k] + bias[n] over packed weights, or silu of one such product times another. One
-// token reads the weights once (GEMV); more tokens share each panel from the cache, and its widened strips where
-// quantised weights meet f32 activations.
+// out[m, n] (+)= sum_k x[m, k] W[n, k] + bias[n] over packed weights, or an activation function of one such product,
+// which may gate another. One token reads the weights once (GEMV); more tokens share each panel from the cache, and its
+// widened strips where quantised weights meet f32 activations.
 #pragma once
 
 namespace gqa {
@@ -123,6 +123,7 @@ GQA_INLINE Vec biased(const LinearPart& part, int64_t feature, int64_t lanes, co
 
 // Products c, and those of the second part where gates want them, into the part's out.
 void writeProducts(const Segment& s, const LinearPart* part, const float* c, const float* second) {
+  const Combine combine = s.problem.combine;
   const int64_t rows = s.weights.rows, feature = s.v * kLanes;
   const int64_t end = feature + s.vectors * kLanes < rows ? feature + s.vectors * kLanes : rows;
   for (int64_t m = s.first; m < s.last; ++m, c += kPanelLanes, second += kPanelLanes)
@@ -130,8 +131,12 @@ void writeProducts(const Segment& s, const LinearPart* part, const float* c, con
       const int64_t lanes = lanesLeft(n, end);
       float* out = part->out + m * rows + n;
       Vec y = biased(part[0], n, lanes, c + n - feature);
-      if (s.problem.combine == Combine::swiglu) y = swiglu(y, biased(part[1], n, lanes, second + n - feature));
-      if (s.problem.combine == Combine::add) y = add(loadFirst(out, lanes), y);
+      if (combine == Combine::gated)
+        y = gated(s.problem.activation, y, biased(part[1], n, lanes, second + n - feature));
+      else if (combine == Combine::activated)
+        y = activated(s.problem.activation, y);
+      else if (combine == Combine::add)
+        y = add(loadFirst(out, lanes), y);
       storeFirst(out, lanes, y);
     }
 }
@@ -154,7 +159,7 @@ void linearVectors(const LinearProblem& p, int64_t part, int64_t first, int64_t 
                    m + kBlockTokens < lastToken ? m + kBlockTokens : lastToken,
                    ahead ? w.base + layout.vectorOffset(end) : nullptr};
       products(s, c[0]);
-      if (p.combine == Combine::swiglu) products({p, parts[1].weights, s.v, s.vectors, s.first, s.last, nullptr}, c[1]);
+      if (p.combine == Combine::gated) products({p, parts[1].weights, s.v, s.vectors, s.first, s.last, nullptr}, c[1]);
       writeProducts(s, parts, c[0], c[1]);
     }
     v = end;

@@ -40,11 +40,5 @@ GQA_INLINE Vec tanh(Vec x) {
   return whereLess(square, splat(0.625f * 0.625f), small, large);
 }
 
-// gate / (1 + e^-gate) * up
-GQA_INLINE Vec swiglu(Vec gate, Vec up) {
-  const Vec e = exp2(min(splat(127.f), mul(gate, splat(-kLog2e))));
-  return mul(div(gate, add(splat(1.f), e)), up);
-}
-
 }  // namespace
 }  // namespace gqa

@@ -16,21 +16,28 @@ struct RowsJob {
   void* out;
   DType from, to;
   int64_t total, perTask, dim;
-  float eps;
+  ActivationFunction activation;
+};
+
+struct NormJob {
+  RowsJob rows;
+  Norm norm;
 };
 
 void normTask(void* context, int64_t item) {
-  const RowsJob& j = *static_cast<RowsJob*>(context);
+  const NormJob& n = *static_cast<NormJob*>(context);
+  const RowsJob& j = n.rows;
   const int64_t first = item * j.perTask;
-  j.ops->rmsNorm(static_cast<const float*>(j.a) + first * j.dim, static_cast<const float*>(j.b),
-                 static_cast<float*>(j.out) + first * j.dim, std::min(j.perTask, j.total - first), j.dim, j.eps);
+  j.ops->normalise(static_cast<const float*>(j.a) + first * j.dim, n.norm, static_cast<float*>(j.out) + first * j.dim,
+                   std::min(j.perTask, j.total - first), j.dim);
 }
 
-void swigluTask(void* context, int64_t item) {
+void activateTask(void* context, int64_t item) {
   const RowsJob& j = *static_cast<RowsJob*>(context);
   const int64_t first = item * j.perTask;
-  j.ops->swiglu(static_cast<const float*>(j.a) + first, static_cast<const float*>(j.b) + first,
-                static_cast<float*>(j.out) + first, std::min(j.perTask, j.total - first));
+  const float* second = static_cast<const float*>(j.b);
+  j.ops->activate(j.activation, static_cast<const float*>(j.a) + first, second == nullptr ? nullptr : second + first,
+                  static_cast<float*>(j.out) + first, std::min(j.perTask, j.total - first));
 }
 
 void addTask(void* context, int64_t item) {
@@ -59,31 +66,33 @@ void ropeTask(void* context, int64_t item) {
   j.ops->rope(*j.problem, first, std::min(first + j.perTask, j.problem->tokens));
 }
 
-void splitRows(RowsJob& job, int64_t elementsPerUnit, void (*task)(void*, int64_t)) {
+int64_t splitRows(RowsJob& job, int64_t elementsPerUnit) {
   job.perTask = std::max<int64_t>(1, kTaskElements / std::max<int64_t>(elementsPerUnit, 1));
-  parallelFor((job.total + job.perTask - 1) / job.perTask, task, &job, nullptr);
+  return (job.total + job.perTask - 1) / job.perTask;
 }
+
+void eachElement(RowsJob& job, void (*task)(void*, int64_t)) { parallelFor(splitRows(job, 1), task, &job, nullptr); }
 
 }  // namespace
 
-void rmsNorm(const float* x, const float* weight, float* out, int64_t tokens, int64_t dim, float eps) {
-  RowsJob job = {opTable(), x, weight, out, DType::f32, DType::f32, tokens, 0, dim, eps};
-  splitRows(job, dim, normTask);
+void normalise(const float* x, const Norm& norm, float* out, int64_t tokens, int64_t dim) {
+  NormJob job = {{opTable(), x, nullptr, out, DType::f32, DType::f32, tokens, 0, dim, {}}, norm};
+  parallelFor(splitRows(job.rows, dim), normTask, &job, nullptr);
 }
 
-void swiglu(const float* gate, const float* up, float* out, int64_t count) {
-  RowsJob job = {opTable(), gate, up, out, DType::f32, DType::f32, count, 0, 1, 0};
-  splitRows(job, 1, swigluTask);
+void activate(ActivationFunction f, const float* x, const float* second, float* out, int64_t count) {
+  RowsJob job = {opTable(), x, second, out, DType::f32, DType::f32, count, 0, 1, f};
+  eachElement(job, activateTask);
 }
 
 void add(float* x, const float* y, int64_t count) {
-  RowsJob job = {opTable(), nullptr, y, x, DType::f32, DType::f32, count, 0, 1, 0};
-  splitRows(job, 1, addTask);
+  RowsJob job = {opTable(), nullptr, y, x, DType::f32, DType::f32, count, 0, 1, {}};
+  eachElement(job, addTask);
 }
 
 void convert(const void* from, DType fromType, void* to, DType toType, int64_t count) {
-  RowsJob job = {opTable(), from, nullptr, to, fromType, toType, count, 0, 1, 0};
-  splitRows(job, 1, convertTask);
+  RowsJob job = {opTable(), from, nullptr, to, fromType, toType, count, 0, 1, {}};
+  eachElement(job, convertTask);
 }
 
 bool allBelow(const void* data, DType type, int64_t count, float limit) {

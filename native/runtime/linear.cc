@@ -72,7 +72,7 @@ bool placeForms(LinearProblem& p, const OpTable& ops) {
   for (int64_t i = 0; i < p.partCount; ++i)
     wanted[static_cast<int>(ops.activationForm(p, p.parts[i].weights.dtype))] = true;
   const auto words = [&](Activations form) {
-    const bool held = wanted[static_cast<int>(form)] && (form != Activations::rows || p.norm);
+    const bool held = wanted[static_cast<int>(form)] && (form != Activations::rows || p.norm.weight);
     return held ? roundUp(ActivationLayout{form, p.tokens, p.columns}.words(), kLanes) : 0;
   };
   int64_t at[kActivationForms + 1] = {0};
@@ -83,7 +83,7 @@ bool placeForms(LinearProblem& p, const OpTable& ops) {
     const int i = static_cast<int>(form);
     return at[i + 1] > at[i] ? scratch + at[i] : nullptr;
   };
-  p.forms = {p.norm ? placed(Activations::rows) : const_cast<float*>(p.x), placed(Activations::pairs),
+  p.forms = {p.norm.weight ? placed(Activations::rows) : const_cast<float*>(p.x), placed(Activations::pairs),
              placed(Activations::bytes), placed(Activations::digits), placed(Activations::tiles)};
   return true;
 }
@@ -123,11 +123,11 @@ Status linear(const LinearProblem& problem) {
   for (int64_t i = 0; i < p.partCount; ++i) bytes += p.parts[i].weights.bytes();
   p.prefetch = prefetchFor(bytes);
   if (!placeForms(p, *job.ops)) return Status::outOfMemory;
-  if (p.norm || p.forms.pairs || p.forms.bytes || p.forms.digits || p.forms.tiles)
+  if (p.norm.weight || p.forms.pairs || p.forms.bytes || p.forms.digits || p.forms.tiles)
     parallelFor(tasksOf(p.tokens, kTileTokens), prepareTask, &job, nullptr);
   if (job.outOfMemory) return Status::outOfMemory;
 
-  const int64_t parts = p.combine == Combine::swiglu ? 1 : p.partCount;
+  const int64_t parts = p.combine == Combine::gated ? 1 : p.partCount;
   int64_t multiplyAdds = 0;
   for (int64_t i = 0; i < parts; ++i) {
     const WeightsView& w = p.parts[i].weights;

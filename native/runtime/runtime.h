@@ -54,9 +54,10 @@ void packWeights(const WeightsView& weights, const void* weight, DType type);
 Status linear(const LinearProblem& problem);
 // out[count][columns]: rows of the weights as f32; ids are within them.
 void gatherRows(const WeightsView& weights, const int32_t* ids, int64_t count, float* out);
-void rmsNorm(const float* x, const float* weight, float* out, int64_t tokens, int64_t dim, float eps);
+void normalise(const float* x, const Norm& norm, float* out, int64_t tokens, int64_t dim);
 void rope(const RopeProblem& problem);
-void swiglu(const float* gate, const float* up, float* out, int64_t count);
+// out = f(x), or f(x) by second where that is not null.
+void activate(ActivationFunction f, const float* x, const float* second, float* out, int64_t count);
 void add(float* x, const float* y, int64_t count);
 void convert(const void* from, DType fromType, void* to, DType toType, int64_t count);
 bool allBelow(const void* data, DType type, int64_t count, float limit);

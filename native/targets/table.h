@@ -22,6 +22,7 @@ using Tiles = ModelTiles;
 }  // namespace gqa
 
 #include "../kernels/math.h"
+#include "../kernels/activation_functions.h"
 #include "../kernels/panel.h"
 #include "../kernels/tile_products.h"
 #include "../kernels/rows.h"
@@ -65,6 +66,6 @@ using Tiles = ModelTiles;
       #name, attendScratchFloats, attendTask, initStates, mergeStates, finishRows,                 \
       storeTokens, copyBlock, moveTokens, readBlock, writeBlock,                                   \
       packWeightVectors, unpackWeightRow, activationForm, prepareActivations,                      \
-      linearVectors, rmsNormRows, ropeTokens, swigluRow, addRow, convertRow, allBelowRow,          \
+      linearVectors, normaliseRows, ropeTokens, activateRow, addRow, convertRow, allBelowRow,          \
       probeReadBytes, probeMultiplyAdds, probeDotProducts, &name##Training};
 // clang-format on

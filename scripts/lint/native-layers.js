@@ -4,7 +4,7 @@
 const { readFileSync, readdirSync } = require('node:fs');
 const { join, posix } = require('node:path');
 
-const CONTRACT = ['ops.h', 'ops_training.h', 'layout.h'];
+const CONTRACT = ['ops.h', 'ops_linear.h', 'ops_training.h', 'layout.h'];
 /** Folder -> folders or files of native/ that it may include, besides its own. */
 const MAY_INCLUDE = {
   binding: ['runtime', ...CONTRACT],
@@ -12,7 +12,8 @@ const MAY_INCLUDE = {
   targets: ['kernels', 'simd', ...CONTRACT],
   kernels: ['simd', ...CONTRACT],
   simd: CONTRACT,
-  'ops.h': ['layout.h'],
+  'ops.h': ['ops_linear.h'],
+  'ops_linear.h': ['layout.h'],
   'ops_training.h': ['ops.h'],
   'layout.h': [],
 };

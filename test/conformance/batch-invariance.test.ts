@@ -100,7 +100,8 @@ describe.each(PRECISIONS)('%s', (precision) => {
         bias: i === 0 ? bias : null,
         out: new Float32Array(tokens * rows).fill(0.5),
       }));
-      const norm = { weight, eps: 1e-5 };
+      const kind = combine === 'add' ? ('layer' as const) : ('rms' as const);
+      const norm = { kind, weight, bias: kind === 'layer' ? weight : null, eps: 1e-5 };
       const input = x.subarray(first * columns, (first + tokens) * columns);
       backend.fusedLinear({ x: input, tokens, norm, parts: made, combine, precision });
       return made.map((part) => part.out);
@@ -108,7 +109,7 @@ describe.each(PRECISIONS)('%s', (precision) => {
     for (const [combine, parts] of [
       ['write', 3],
       ['add', 1],
-      ['swiglu', 2],
+      ['gated', 2],
     ] as const) {
       const alone = Array.from({ length: MOST_TOKENS }, (_, t) => fused(combine, parts, t, 1));
       onAnyThreads(() => {
@@ -116,7 +117,7 @@ describe.each(PRECISIONS)('%s', (precision) => {
           const first = MOST_TOKENS - tokens;
           fused(combine, parts, first, tokens).forEach((out, part) => {
             // The second part of gates is not written.
-            if (combine === 'swiglu' && part > 0) return;
+            if (combine === 'gated' && part > 0) return;
             for (let t = 0; t < tokens; t++) {
               const what = `${combine}, part ${part}, token ${t} of ${tokens}`;
               expectSameBits(what, out.subarray(t * rows, (t + 1) * rows), alone[first + t][part]);

@@ -196,10 +196,11 @@ test.each([0, 1, 3, 7, 8, 15, 16, 17, 31, 100, 1000])('swiglu and add of %i elem
   const up = normals(random, count, 'f32');
   const whole = new Float32Array(count + 16).fill(77);
   const out = whole.subarray(0, count);
-  backend.swiglu({ gate: f32(gate), up: f32(up), out, count });
+  const swiglu = { activation: 'silu' as const, second: f32(up), count };
+  backend.activate({ ...swiglu, x: f32(gate), out });
   expectClose('swiglu', out, swigluOracle(gate, up), SWIGLU);
   const inPlace = f32(gate);
-  backend.swiglu({ gate: inPlace, up: f32(up), out: inPlace, count });
+  backend.activate({ ...swiglu, x: inPlace, out: inPlace });
   expect(inPlace).toEqual(out);
   backend.add(out, f32(up), count);
   expectClose(
@@ -214,9 +215,10 @@ test.each([0, 1, 3, 7, 8, 15, 16, 17, 31, 100, 1000])('swiglu and add of %i elem
 test('swiglu at the ends of the range', () => {
   const gate = [-1e4, -200, -100, -88, -87, -20, 0, 20, 88, 100, 1e4, Infinity, NaN];
   const out = new Float32Array(gate.length);
-  backend.swiglu({
-    gate: f32(gate),
-    up: new Float32Array(gate.length).fill(2),
+  backend.activate({
+    activation: 'silu',
+    x: f32(gate),
+    second: new Float32Array(gate.length).fill(2),
     out,
     count: gate.length,
   });

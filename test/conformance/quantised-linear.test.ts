@@ -179,7 +179,7 @@ describe.each([
   ): FusedLinearArgs => ({
     x: f32(x),
     tokens,
-    norm: { weight: f32(gamma), eps: 1e-5 },
+    norm: { kind: 'rms', weight: f32(gamma), bias: null, eps: 1e-5 },
     precision,
     ...rest,
   });
@@ -201,7 +201,7 @@ describe.each([
       expectProduct('add', added, n, matrices[1], null, tolerance);
 
       const [gate, up] = [part(0, tokens), part(3, tokens)];
-      backend.fusedLinear(args(tokens, x, { parts: [gate, up], combine: 'swiglu' }, precision));
+      backend.fusedLinear(args(tokens, x, { parts: [gate, up], combine: 'gated' }, precision));
       const product = (m: Matrix, b: number[] | null) =>
         linearOracle(n, m.values, b, m.rows, columns);
       const expected = swigluOracle(product(matrices[0], bias), product(twin, null));

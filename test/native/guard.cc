@@ -257,16 +257,21 @@ void elementwise(int64_t count, Edge edge) {
   begin("elementwise of %d at the %s", int(count), nameOf(edge));
   Random random{uint32_t(cases)};
   const Twin x(randomArray(random, DType::f32, count), edge), y(randomArray(random, DType::f32, count), edge);
-  Twin swigluOut(x.plain, edge), sum(x.plain, edge), normed(x.plain, edge), turned(x.plain, edge);
+  Twin gates(x.plain, edge), sum(x.plain, edge), turned(x.plain, edge);
+  Twin normed(x.plain, edge), layerNormed(x.plain, edge);
   const auto f = [](const Twin& t, bool guard) { return reinterpret_cast<const float*>(t.at(guard)); };
   for (const bool guard : {false, true}) {
-    swiglu(f(x, guard), f(y, guard), reinterpret_cast<float*>(swigluOut.at(guard)), count);
+    activate(ActivationFunction::gelu, f(x, guard), f(y, guard), reinterpret_cast<float*>(gates.at(guard)), count);
     add(reinterpret_cast<float*>(sum.at(guard)), f(y, guard), count);
-    rmsNorm(f(x, guard), f(y, guard), reinterpret_cast<float*>(normed.at(guard)), 1, count, 1e-5f);
+    const Norm norm = {NormKind::rms, f(y, guard), nullptr, 1e-5f};
+    normalise(f(x, guard), norm, reinterpret_cast<float*>(normed.at(guard)), 1, count);
+    const Norm layerNorm = {NormKind::layer, f(y, guard), f(x, guard), 1e-5f};
+    normalise(f(x, guard), layerNorm, reinterpret_cast<float*>(layerNormed.at(guard)), 1, count);
   }
-  swigluOut.expectSame("swiglu differs");
+  gates.expectSame("gates differ");
   sum.expectSame("add differs");
   normed.expectSame("rmsNorm differs");
+  layerNormed.expectSame("layerNorm differs");
   for (const bool interleaved : {false, true}) {
     if (count % 2 != 0) break;
     const std::vector<char> angles(x.plain.begin(), x.plain.begin() + count / 2 * 4);

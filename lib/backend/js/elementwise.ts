@@ -1,22 +1,7 @@
-/** RMSNorm, RoPE, SwiGLU, addition and dtype conversion over rows; sums in f64. */
+/** RoPE, addition and dtype conversion over rows. */
 import type { FloatData, FloatDType } from '../../core/dtype';
-import type { ConvertArgs, RmsNormArgs, RopeArgs, SwigluArgs } from '../contract';
+import type { ConvertArgs, RopeArgs } from '../contract';
 import { narrow, widen } from './rows';
-
-// A name of the module's own: in a vm context (jest) finding a global costs more than the exponential.
-const { exp } = Math;
-
-/** out = x / sqrt(mean(x^2) + eps) * weight, row by row. */
-export function rmsNorm(args: RmsNormArgs): void {
-  const { x, weight, out, tokens, dim, eps } = args;
-  for (let t = 0; t < tokens; t++) {
-    const first = t * dim;
-    let squares = 0;
-    for (let d = 0; d < dim; d++) squares += x[first + d] * x[first + d];
-    const factor = 1 / Math.sqrt(squares / dim + eps);
-    for (let d = 0; d < dim; d++) out[first + d] = x[first + d] * factor * weight[d];
-  }
-}
 
 /** (a, b) -> (a cos - b sin, a sin + b cos) over the pairs of each head, in place. */
 export function rope(args: RopeArgs): void {
@@ -36,15 +21,6 @@ export function rope(args: RopeArgs): void {
         x[i + partner] = a * sin[angles + r] + b * cos[angles + r];
       }
     }
-  }
-}
-
-/** out = silu(gate) * up, silu(g) = g / (1 + exp(-g)). */
-export function swiglu(args: SwigluArgs): void {
-  const { gate, up, out, count } = args;
-  for (let i = 0; i < count; i++) {
-    const g = gate[i];
-    out[i] = (g / (1 + exp(-g))) * up[i];
   }
 }
 

@@ -4,11 +4,13 @@ import { JsArena } from './arena';
 import { attend, attendAsync, attendStep } from './attend';
 import { readBlock, writeBlock } from './block-bytes';
 import { copyBlock } from './blocks';
-import { add, allBelow, convert, rmsNorm, rope, swiglu } from './elementwise';
+import { activate } from './activation';
+import { add, allBelow, convert, rope } from './elementwise';
 import { fusedLinear } from './fused-linear';
 import { linear } from './linear';
 import { gather, packWeights } from './pack';
 import { probeFma, probeRead } from './probe';
+import { layerNorm, rmsNorm } from './norm';
 import { merge } from './states';
 import { moveTokens, store } from './store';
 import { jsTraining } from './training';
@@ -34,8 +36,9 @@ export function createJsBackend(reason: string): Backend {
     fusedLinear,
     gather,
     rmsNorm,
+    layerNorm,
     rope,
-    swiglu,
+    activate,
     add,
     convert,
     allBelow,

@@ -6,6 +6,7 @@
  * and silu(gate) up are made again.
  */
 import { attention } from '../../attention';
+import type { FusedNorm } from '../../backend/contract';
 import { Tensor } from '../../core/tensor';
 import { kvHeadsOf, type Parameter, type Parameters } from './parameters';
 import { linearBackward, TrainedLinear, type Products } from './products';
@@ -184,8 +185,8 @@ export class TrainedBlock {
     this.normBackward(kept.x, this.attentionNorm, gradNormed, gradient, tokens);
   }
 
-  private normOf({ weight }: Parameter): { weight: Float32Array; eps: number } {
-    return { weight, eps: this.config.rmsNormEps };
+  private normOf({ weight }: Parameter): FusedNorm {
+    return { kind: 'rms', weight, bias: null, eps: this.config.rmsNormEps };
   }
 
   private normalise(x: Float32Array, norm: Parameter, out: Float32Array, tokens: number): void {
@@ -207,7 +208,7 @@ export class TrainedBlock {
   }
 
   private gate({ gate, up }: BlockActivations, out: Float32Array, count: number): void {
-    this.products.backend.swiglu({ gate, up, out, count });
+    this.products.backend.activate({ activation: 'silu', x: gate, second: up, out, count });
   }
 
   /** Causal attention of each window over itself. */

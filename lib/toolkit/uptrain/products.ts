@@ -3,7 +3,7 @@
  *   gradX = gradY W,  gradW += gradY^T x,  gradB += sum over tokens of gradY,
  * both products as linear layers over what they contract along: W^T, and x^T. In f32.
  */
-import type { Backend, LinearPart, PackedWeights } from '../../backend/contract';
+import type { Backend, FusedNorm, LinearPart, PackedWeights } from '../../backend/contract';
 import type { Parameter } from './parameters';
 
 /** Transposes and packs; its memory for a transposed matrix is shared by all layers and grows when needed. */
@@ -32,7 +32,7 @@ export class Products {
     tokens: number,
     part: LinearPart,
     combine: 'write' | 'add' = 'write',
-    norm: { weight: Float32Array; eps: number } | null = null,
+    norm: FusedNorm | null = null,
   ): void {
     this.multiplyAll(x, tokens, [part], combine, norm);
   }
@@ -43,7 +43,7 @@ export class Products {
     tokens: number,
     parts: readonly LinearPart[],
     combine: 'write' | 'add',
-    norm: { weight: Float32Array; eps: number } | null,
+    norm: FusedNorm | null,
   ): void {
     this.backend.fusedLinear({ x, tokens, norm, parts, combine, precision: 'exact' });
   }

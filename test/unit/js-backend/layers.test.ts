@@ -115,7 +115,7 @@ test('SwiGLU and addition, in place, up to the count', () => {
   const gate = Float32Array.from([-100, -2, -0, 0, 1, 50, 7]);
   const up = Float32Array.from([3, -1, 2, 2, 0.5, 2, 7]);
   const expected = swigluOracle(gate, up);
-  js.swiglu({ gate, up, out: gate, count: 6 });
+  js.activate({ activation: 'silu', x: gate, second: up, out: gate, count: 6 });
   expectClose('swiglu', gate, [...expected.slice(0, 6), 7], SWIGLU);
   js.add(up, Float32Array.from([1, 1, 1]), 2);
   expect(Array.from(up)).toEqual([4, 0, 2, 2, 0.5, 2, 7]);
