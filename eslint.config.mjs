@@ -2,6 +2,11 @@ import js from '@eslint/js';
 import tseslint from 'typescript-eslint';
 import layers from './scripts/lint/layers.js';
 
+const BROWSER_GLOBALS = [
+  ...['document', 'window', 'localStorage', 'fetch', 'performance', 'console', 'matchMedia'],
+  ...['AbortController', 'TextDecoder', 'setInterval', 'setTimeout', 'clearTimeout'],
+  ...['requestAnimationFrame', 'navigator'],
+];
 const NODE_GLOBALS = ['require', 'module', '__dirname', 'process', 'console'];
 
 function off(...names) {
@@ -68,4 +73,11 @@ export default tseslint.config(
     },
   },
   { files: ['**/*.js'], languageOptions: { sourceType: 'commonjs' } },
+  {
+    files: ['lib/server/page/*.js'],
+    languageOptions: {
+      sourceType: 'module',
+      globals: Object.fromEntries(BROWSER_GLOBALS.map((name) => [name, 'readonly'])),
+    },
+  },
 );

@@ -2,7 +2,15 @@
 // Compiles TypeScript into dist/ (CommonJS) and writes the thin ES module beside it. Both give the same classes: the
 // module only re-exports what the CommonJS file holds. Does nothing where dist/ is newer than every source.
 const { spawnSync } = require('node:child_process');
-const { chmodSync, existsSync, readdirSync, rmSync, statSync, writeFileSync } = require('node:fs');
+const {
+  chmodSync,
+  cpSync,
+  existsSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} = require('node:fs');
 const { join } = require('node:path');
 
 const root = join(__dirname, '..');
@@ -46,8 +54,15 @@ function writeModule() {
   writeFileSync(MODULE_TYPES, `${HEADER}export * from './index.js';\n`);
 }
 
+/** The chat page is served as it is written. */
+function copyPage() {
+  const page = join('lib', 'server', 'page');
+  cpSync(join(root, page), join(root, 'dist', page), { recursive: true });
+}
+
 if (!isFresh()) {
   compile();
+  copyPage();
   chmodSync(join(compiledLibrary, 'cli', 'main.js'), 0o755);
   writeModule();
 }

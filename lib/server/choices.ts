@@ -1,0 +1,123 @@
+/** The runs of one HTTP request: submitted together, read together, ended together. */
+import { setMaxListeners } from 'node:events';
+import type { EnginePiece, EngineResult, EngineRun, GeneratedToken } from '../engine/types';
+import type { ServerContext } from './context';
+import { ClientGone } from './context';
+import { refusal } from './errors';
+import type { Job } from './requests';
+
+/** What comes of a choice: pieces, then its result. */
+export type ChoiceEvent =
+  | { index: number; piece: EnginePiece; result?: undefined }
+  | { index: number; piece?: undefined; result: EngineResult };
+
+export interface WholeChoice {
+  result: EngineResult;
+  tokens: GeneratedToken[];
+}
+
+export interface Usage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  total_tokens: number;
+  prompt_tokens_details: { cached_tokens: number };
+}
+
+/**
+ * Submits all choices or none. `signal` ends them all.
+ * @throws ApiError 429 and what else the engine refuses
+ */
+export function submit(context: ServerContext, job: Job, signal: AbortSignal): EngineRun[] {
+  const group = new AbortController();
+  // Every run listens.
+  setMaxListeners(0, group.signal);
+  const onAbort = () => group.abort(signal.reason);
+  signal.addEventListener('abort', onAbort, { once: true });
+  const runs: EngineRun[] = [];
+  try {
+    for (let choice = 0; choice < job.prompts.length * job.n; choice++) {
+      runs.push(context.engine.submit({ ...job.request(choice), signal: group.signal }));
+    }
+  } catch (error) {
+    signal.removeEventListener('abort', onAbort);
+    group.abort(new ClientGone());
+    for (const run of runs) run.result.catch(() => undefined);
+    context.metrics.ended('rejected');
+    throw refusal(error, context.retryAfter());
+  }
+  return runs;
+}
+
+async function* eventsOf(
+  context: ServerContext,
+  run: EngineRun,
+  index: number,
+): AsyncGenerator<ChoiceEvent, void> {
+  for await (const piece of run) yield { index, piece };
+  const result = await run.result;
+  context.metrics.finished(result);
+  yield { index, result };
+}
+
+/** Events of all runs as they come. A run is asked for its next piece only when the one before has been taken. */
+export async function* events(
+  context: ServerContext,
+  runs: readonly EngineRun[],
+): AsyncGenerator<ChoiceEvent, void> {
+  const sources = runs.map((run, index) => eventsOf(context, run, index));
+  if (sources.length === 1) return yield* sources[0];
+  const next = (index: number) => {
+    const event = sources[index].next().then(({ done, value }) => ({ index, done, value }));
+    // Where another run fails first, nobody waits for this one's end any more.
+    event.catch(() => undefined);
+    return event;
+  };
+  const pending = new Map(sources.map((_, index) => [index, next(index)]));
+  while (pending.size > 0) {
+    const { index, done, value } = await Promise.race(pending.values());
+    if (done === true || value === undefined) {
+      pending.delete(index);
+      continue;
+    }
+    yield value;
+    pending.set(index, next(index));
+  }
+}
+
+async function readWhole(
+  context: ServerContext,
+  run: EngineRun,
+  keepTokens: boolean,
+): Promise<WholeChoice> {
+  const tokens: GeneratedToken[] = [];
+  for await (const piece of run) {
+    if (keepTokens) tokens.push(...piece.tokens);
+  }
+  const result = await run.result;
+  context.metrics.finished(result);
+  return { result, tokens };
+}
+
+/** All choices, whole. Where one fails the caller ends the others. */
+export function whole(
+  context: ServerContext,
+  runs: readonly EngineRun[],
+  keepTokens: boolean,
+): Promise<WholeChoice[]> {
+  return Promise.all(runs.map((run) => readWhole(context, run, keepTokens)));
+}
+
+/** A prompt counts once, however many answers it got. */
+export function usageOf(job: Job, results: readonly EngineResult[]): Usage {
+  const firsts = results.filter((_, choice) => choice % job.n === 0);
+  const sum = (of: readonly EngineResult[], read: (result: EngineResult) => number) =>
+    of.reduce((total, result) => total + read(result), 0);
+  const prompt = sum(firsts, ({ usage }) => usage.promptTokens);
+  const completion = sum(results, ({ usage }) => usage.completionTokens);
+  return {
+    prompt_tokens: prompt,
+    completion_tokens: completion,
+    total_tokens: prompt + completion,
+    prompt_tokens_details: { cached_tokens: sum(firsts, ({ usage }) => usage.cachedTokens) },
+  };
+}

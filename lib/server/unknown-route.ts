@@ -1,0 +1,39 @@
+/** Requests for what is not there: 404, or 405 where another method would be understood. */
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { ApiError } from './errors';
+
+/** Answers what no route does; call it before any route is added. */
+export function addUnknownRoute(app: FastifyInstance): void {
+  const methods = new Map<string, Set<string>>();
+  app.addHook('onRoute', ({ url, method }) => {
+    const known = methods.get(url) ?? new Set<string>();
+    for (const name of [method].flat()) known.add(name);
+    methods.set(url, known);
+  });
+  app.setNotFoundHandler((request, reply) => {
+    const allowed = allowedMethods(methods, request);
+    const path = `${request.method} ${request.url.slice(0, 200)}`;
+    if (allowed.length === 0) {
+      throw new ApiError(404, `Unknown request URL: ${path}.`, { code: 'unknown_url' });
+    }
+    reply.header('allow', allowed.join(', '));
+    const message = `Not allowed: ${path}. Use ${allowed.join(' or ')}.`;
+    throw new ApiError(405, message, { code: 'method_not_allowed' });
+  });
+}
+
+function allowedMethods(
+  methods: ReadonlyMap<string, ReadonlySet<string>>,
+  request: FastifyRequest,
+): string[] {
+  const parts = request.url.split('?')[0].split('/');
+  const fits = (pattern: string) => {
+    const wanted = pattern.split('/');
+    return (
+      wanted.length === parts.length &&
+      wanted.every((part, i) => (part.startsWith(':') ? parts[i] !== '' : part === parts[i]))
+    );
+  };
+  const found = [...methods].filter(([pattern]) => fits(pattern));
+  return [...new Set(found.flatMap(([, names]) => [...names]))].sort();
+}

@@ -1,0 +1,127 @@
+/**
+ * An engine without a model: its answers follow from the prompt, and what is awkward (a queue that is full, a worker that
+ * dies, an answer that waits) happens when a test says so.
+ */
+import { readFolderTokenizer } from '../../lib/model/tokenizer-folder';
+import { createTokenizer, type Tokenizer } from '../../lib/model/tokenizer';
+import { GqaError } from '../../lib/core/errors';
+import type {
+  EngineLike,
+  EngineModel,
+  EnginePiece,
+  EngineRequest,
+  EngineResult,
+  EngineRun,
+  EngineStats,
+} from '../../lib/engine/types';
+import { embeddedModel } from './package';
+
+/** ChatML, as many models have it. */
+const TEMPLATE =
+  "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}{% endfor %}";
+
+export class FakeEngine implements EngineLike {
+  readonly tokenizer: Tokenizer;
+  readonly model: EngineModel;
+  /** What came, in order. */
+  readonly requests: EngineRequest[] = [];
+  /** Runs whose signal was aborted. */
+  aborted = 0;
+  live = true;
+  /** Runs that may be under way; one more is QUEUE_FULL. */
+  capacity = Infinity;
+  /** Every run waits for this before each of its tokens. */
+  gate: Promise<void> = Promise.resolve();
+  /** Thrown by every run in place of this token. */
+  failure: { at: number; error: Error } | null = null;
+  running = 0;
+
+  constructor({ chat = true, contextLength = 512 } = {}) {
+    const source = readFolderTokenizer(embeddedModel)!;
+    this.tokenizer = createTokenizer({ ...source, chatTemplate: chat ? TEMPLATE : null });
+    this.model = {
+      id: 'fake',
+      config: { vocabSize: 2048 } as EngineModel['config'],
+      contextLength,
+      backend: { kind: 'js', isa: 'js', threads: 1 } as EngineModel['backend'],
+      bytes: 0,
+      createdAt: Date.now(),
+    };
+  }
+
+  submit(request: EngineRequest): EngineRun {
+    if (this.running >= this.capacity) {
+      throw new GqaError('QUEUE_FULL' as 'INTERNAL', 'Expected fewer requests');
+    }
+    this.requests.push(request);
+    this.running++;
+    let settle: { resolve: (result: EngineResult) => void; reject: (error: Error) => void };
+    const result = new Promise<EngineResult>((resolve, reject) => (settle = { resolve, reject }));
+    result.catch(() => undefined);
+    const pieces = this.pieces(request, settle!);
+    return { result, [Symbol.asyncIterator]: () => pieces };
+  }
+
+  /** Answers with the prompt's ids from the end to the beginning, plus the seed where that is sampled by. */
+  private async *pieces(
+    { prompt, maxTokens, sampling, signal, logprobs }: EngineRequest,
+    settle: { resolve: (result: EngineResult) => void; reject: (error: Error) => void },
+  ): AsyncGenerator<EnginePiece> {
+    const shift = sampling.temperature === 0 ? 0 : sampling.seed;
+    let text = '';
+    const stopped = new Promise<void>((resolve) =>
+      signal?.addEventListener('abort', () => resolve(), { once: true }),
+    );
+    try {
+      for (let i = 0; i < maxTokens; i++) {
+        await Promise.race([this.gate, stopped]);
+        signal?.throwIfAborted();
+        if (this.failure?.at === i) throw this.failure.error;
+        const id = 2 + ((prompt[prompt.length - 1 - (i % prompt.length)] + shift) % 2000);
+        const token = { id, text: this.tokenizer.decode([id]), logprob: -i / 2 };
+        const told = { ...token, bytes: Buffer.from(token.text) };
+        text += token.text;
+        const top = new Array(Math.max(logprobs, 0)).fill(told);
+        yield { text: token.text, tokens: [{ ...told, top }] };
+      }
+      settle.resolve({
+        text,
+        finishReason: 'length',
+        stopString: null,
+        usage: { promptTokens: prompt.length, completionTokens: maxTokens, cachedTokens: 1 },
+        timings: { queuedMs: 0, promptMs: 1, firstTokenMs: 1, tokensPerSecond: 100 },
+      });
+    } catch (error) {
+      if (signal?.aborted === true) this.aborted++;
+      settle.reject(error as Error);
+      throw error;
+    } finally {
+      this.running--;
+    }
+  }
+
+  stats(): EngineStats {
+    return {
+      live: this.live,
+      running: this.running,
+      waiting: 0,
+      preempted: 0,
+      promptTokens: 0,
+      generatedTokens: 0,
+      steps: 0,
+      stepMs: 0,
+      cache: { capacityTokens: 512, usedTokens: 0, sharedTokens: 0, hitTokens: 0, lookupTokens: 0 },
+      speculation: { drafted: 0, accepted: 0 },
+      store: null,
+    };
+  }
+
+  async drain(): Promise<void> {
+    while (this.running > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+
+  dispose(): Promise<void> {
+    this.live = false;
+    return Promise.resolve();
+  }
+}
