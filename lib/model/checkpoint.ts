@@ -7,7 +7,7 @@ import { readJsonFile } from '../format/file';
 import { GgufFile } from '../format/gguf';
 import type { SafetensorsFile } from '../format/safetensors';
 import { readConfig } from './arch';
-import { storedKvHeads } from './config';
+import { LAYER_KV_HEADS, storedKvHeads } from './config';
 import { openGgufModel } from './gguf/model';
 import { JsonFields, type JsonObject } from './json-fields';
 import { readHeadsOnce } from './repeated-heads';
@@ -70,7 +70,7 @@ function openFolder(folder: string): Checkpoint {
   return closingOnError(weights, () => {
     const hasTensor = (name: string): boolean => weights.has(name);
     const model = readConfig({ fields: config, generation, hasTensor });
-    const kvHeads = storedKvHeads(config);
+    const kvHeads = config.has(LAYER_KV_HEADS) ? storedKvHeads(config) : model.kvHeads;
     return {
       stored: { form: 'folder', json, files: weights.files, kvHeads },
       config: model,

@@ -47,6 +47,8 @@ function readRotaryDim(
   throw unsupported(name, `a share that makes an even part of ${headDim} dims`, String(share));
 }
 
+const SCALINGS = 'default, linear, llama3, yarn, longrope';
+
 function readScaling(scaling: JsonFields, config: JsonFields): RopeScaling | null {
   const type = scaling.text('rope_type') ?? scaling.text('type') ?? 'default';
   switch (type) {
@@ -71,9 +73,27 @@ function readScaling(scaling: JsonFields, config: JsonFields): RopeScaling | nul
     }
     case 'yarn':
       return readYarn(scaling, config);
+    // The name of LongRoPE while it was new.
+    case 'su':
+    case 'longrope':
+      return readLongRope(scaling, config);
     default:
-      throw unsupported('RoPE scaling', 'default, linear, llama3, yarn', `'${type.slice(0, 80)}'`);
+      throw unsupported('RoPE scaling', SCALINGS, `'${type.slice(0, 80)}'`);
   }
+}
+
+/** LongRoPE with the divisors of its long range. */
+function readLongRope(scaling: JsonFields, config: JsonFields): RopeScaling {
+  const name = 'original_max_position_embeddings';
+  const context = config.integer('max_position_embeddings', 2048);
+  const originalContext = scaling.integer(name, config.integer(name, context));
+  const factor = scaling.positive('factor', context / originalContext);
+  const usual = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalContext));
+  return {
+    type: 'factors',
+    factors: readFactors(scaling, 'long_factor'),
+    attentionFactor: scaling.positive('attention_factor', usual),
+  };
 }
 
 /** A list of positive numbers. */

@@ -87,7 +87,7 @@ export class Decoder implements LanguageModel {
     const { window, sinkTokens = 0, positions } = options;
     const chunked = window === undefined ? 0 : sinkTokens + window + STEP_TOKENS - 1;
     const capacity = Math.max(options.capacity, chunked);
-    const layers = this.parts.blocks.map(({ cacheShape }) => narrowed(cacheShape, window));
+    const layers = this.parts.blocks.map(({ cacheShape }) => narrowed(cacheShape, options));
     const rope = positions === 'cache' ? this.rope : undefined;
     return new KvCache({ ...options, layers, headDim: this.config.headDim, capacity, rope });
   }
@@ -232,8 +232,9 @@ export class Decoder implements LanguageModel {
   }
 }
 
-/** A layer's own window, or the smaller one that the caller asks for. */
-function narrowed(shape: LayerShape, window: number | undefined): LayerShape {
-  if (shape.window === undefined || window === undefined) return shape;
-  return { ...shape, window: Math.min(shape.window, window) };
+/** A layer with its own window, with the smaller one that the caller asks for, or without one that nothing outgrows. */
+function narrowed(shape: LayerShape, { window = Infinity, capacity }: CacheRequest): LayerShape {
+  if (shape.window === undefined) return shape;
+  if (window <= shape.window || capacity <= shape.window) return { ...shape, window: undefined };
+  return shape;
 }

@@ -35,6 +35,11 @@ export class JsonFields {
     return new JsonFields(this.source, { ...this.fields, ...fields }, Object.fromEntries(names));
   }
 
+  /** The same with these fields where it has none. */
+  withDefaults(fields: JsonObject): JsonFields {
+    return new JsonFields(this.source, { ...fields, ...this.fields }, this.names);
+  }
+
   has(name: string): boolean {
     return this.raw(name) !== undefined;
   }

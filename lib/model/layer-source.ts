@@ -1,4 +1,5 @@
 /** Layers of nn made of a checkpoint's tensors, by their names; matrices that are stored as one may be cut into several. */
+import { widen } from '../nn/inputs';
 import { Linear } from '../nn/linear';
 import { LayerNorm } from '../nn/layer-norm';
 import { RmsNorm } from '../nn/rms-norm';
@@ -39,9 +40,12 @@ export class LayerSource {
     return parts.map((ranges) => new Linear(pick(weight, ranges), stored && pick(stored, ranges)));
   }
 
-  /** @throws GqaError INVALID_FILE */
-  rmsNorm(name: string, dim: number, eps: number): RmsNorm {
-    return new RmsNorm(this.weights.load(`${name}.weight`, [dim]), eps);
+  /** Of `name`.weight + offset: Gemma's norms are x * (1 + w). @throws GqaError INVALID_FILE */
+  rmsNorm(name: string, dim: number, eps: number, offset = 0): RmsNorm {
+    const stored = this.weights.load(`${name}.weight`, [dim]);
+    if (offset === 0) return new RmsNorm(stored, eps);
+    const data = widen(stored).map((w) => w + offset);
+    return new RmsNorm({ shape: [dim], dtype: 'f32', data }, eps);
   }
 
   /** With its bias. @throws GqaError INVALID_FILE */

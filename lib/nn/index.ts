@@ -18,6 +18,8 @@ export { LayerNorm } from './layer-norm';
 export { Linear } from './linear';
 export { GatedMlp, Mlp } from './mlp';
 export type { GatedMlpParts, MlpParts } from './mlp';
+export { MoE } from './moe';
+export type { Expert, MoEParts } from './moe';
 export { RmsNorm } from './rms-norm';
 export { Rope } from './rope';
 export type { RopeOptions, RopeScaling } from './rope';

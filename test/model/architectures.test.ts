@@ -24,13 +24,6 @@ const PENDING: readonly string[] = [
   'glm4',
   'gpt_bigcode',
   'gpt_oss',
-  'mistral',
-  'mixtral',
-  'phi3',
-  'phi3-longrope',
-  'qwen2',
-  'qwen2-window',
-  'qwen3',
 ];
 const READY = goldenArchitectures().filter((name) => !PENDING.includes(name));
 

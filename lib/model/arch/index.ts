@@ -7,8 +7,21 @@ import type { LanguageModel, ModelConfig, WeightSource } from '../types';
 import type { Architecture } from './architecture';
 import { gptNeox } from './gpt-neox';
 import { llama } from './llama';
+import { mistral } from './mistral';
+import { mixtral } from './mixtral';
+import { phi3 } from './phi3';
+import { qwen2 } from './qwen2';
+import { qwen3 } from './qwen3';
 
-const ARCHITECTURES: readonly Architecture[] = [gptNeox, llama];
+const ARCHITECTURES: readonly Architecture[] = [
+  gptNeox,
+  llama,
+  mistral,
+  mixtral,
+  phi3,
+  qwen2,
+  qwen3,
+];
 
 /**
  * @returns the config, of the architecture that `model_type` names

@@ -21,8 +21,7 @@ export type BlockLayers = Record<'attentionNorm' | 'mlpNorm', RmsNorm> &
 
 export const llama: Architecture = {
   name: 'llama',
-  // A Mistral without a window computes what a Llama does.
-  modelTypes: ['llama', 'mistral'],
+  modelTypes: ['llama'],
   readConfig,
   load,
 };

@@ -169,7 +169,7 @@ describe('readConfig', () => {
     ['no architecture', { model_type: null }],
     ['another activation', { hidden_act: 'gelu' }],
     ['quantised weights', { quantization_config: { quant_method: 'gptq' } }],
-    ['a sliding window', { model_type: 'mistral', sliding_window: 4096 }],
+    ['a sliding window', { sliding_window: 4096 }],
     ['unknown RoPE scaling', { rope_scaling: { rope_type: 'dynamic', factor: 4 } }],
     ['partial rotation', { partial_rotary_factor: 0.5 }],
     ['RoPE by layer type', { rope_parameters: { full_attention: { rope_theta: 1 } } }],
