@@ -49,7 +49,7 @@ function readRotaryDim(
 
 const SCALINGS = 'default, linear, llama3, yarn, longrope';
 
-function readScaling(scaling: JsonFields, config: JsonFields): RopeScaling | null {
+export function readScaling(scaling: JsonFields, config: JsonFields): RopeScaling | null {
   const type = scaling.text('rope_type') ?? scaling.text('type') ?? 'default';
   switch (type) {
     case 'default':

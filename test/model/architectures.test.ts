@@ -18,8 +18,6 @@ const PENDING: readonly string[] = [
   'falcon-40b',
   'falcon-7b',
   'falcon-rw',
-  'gemma2',
-  'gemma3',
   'glm',
   'glm4',
   'gpt_bigcode',

@@ -5,6 +5,8 @@ import type { ConfigSource } from '../config';
 import { unsupported } from '../json-fields';
 import type { LanguageModel, ModelConfig, WeightSource } from '../types';
 import type { Architecture } from './architecture';
+import { gemma2 } from './gemma2';
+import { gemma3 } from './gemma3';
 import { gptNeox } from './gpt-neox';
 import { llama } from './llama';
 import { mistral } from './mistral';
@@ -14,6 +16,8 @@ import { qwen2 } from './qwen2';
 import { qwen3 } from './qwen3';
 
 const ARCHITECTURES: readonly Architecture[] = [
+  gemma2,
+  gemma3,
   gptNeox,
   llama,
   mistral,
