@@ -25,6 +25,8 @@ export interface ArchitectureFigures {
   chunks: number;
   /** Token by token. */
   single: number;
+  /** Beside two others of its kind in each step, all three at paces of their own: the worst of the three. */
+  together: number;
   /** Tokens that follow the prompt, each the most likely after those before it. */
   greedy: number[];
 }
@@ -64,6 +66,7 @@ export function measureArchitecture(
         whole: error(golden.prompt.length),
         chunks: error(7),
         single: error(1),
+        together: togetherError(model, golden.prompt, expected),
         greedy: greedyTokens(model, golden),
       };
     } finally {
@@ -101,6 +104,44 @@ function forwardInChunks(
     logits.set(model.forward(part, sequence, 'all'), from * vocabSize);
   }
   return logits;
+}
+
+function togetherError(
+  model: LanguageModel,
+  prompt: readonly number[],
+  expected: Float32Array,
+): number {
+  const { vocabSize } = model.config;
+  const paces = [5, 1, 11];
+  const cache = model.createCache({ capacity: prompt.length, sequences: paces.length });
+  try {
+    const texts = paces.map((pace) => ({
+      pace,
+      sequence: cache.sequence(),
+      logits: new Float32Array(prompt.length * vocabSize),
+    }));
+    for (;;) {
+      const going = texts.filter(({ sequence }) => sequence.length < prompt.length);
+      if (going.length === 0) break;
+      const runs = going.map(({ sequence, pace }) => {
+        const ids = prompt.slice(sequence.length, sequence.length + pace);
+        return { sequence, ids, want: 'all' as const };
+      });
+      const starts = going.map(({ sequence }) => sequence.length);
+      const rows = runs.reduce((sum, { ids }) => sum + ids.length, 0);
+      const out = new Float32Array(rows * vocabSize);
+      model.step(runs, out);
+      let at = 0;
+      runs.forEach(({ ids }, i) => {
+        const end = at + ids.length * vocabSize;
+        going[i].logits.set(out.subarray(at, end), starts[i] * vocabSize);
+        at = end;
+      });
+    }
+    return Math.max(...texts.map(({ logits }) => logitsError(logits, expected)));
+  } finally {
+    cache.dispose();
+  }
 }
 
 function greedyTokens(model: LanguageModel, { prompt, greedy }: ArchitectureGolden): number[] {

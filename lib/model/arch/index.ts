@@ -5,8 +5,12 @@ import type { ConfigSource } from '../config';
 import { unsupported } from '../json-fields';
 import type { LanguageModel, ModelConfig, WeightSource } from '../types';
 import type { Architecture } from './architecture';
+import { chatGlm } from './chatglm';
+import { falcon } from './falcon';
 import { gemma2 } from './gemma2';
 import { gemma3 } from './gemma3';
+import { glm, glm4 } from './glm';
+import { gptBigCode } from './gpt-bigcode';
 import { gptNeox } from './gpt-neox';
 import { llama } from './llama';
 import { mistral } from './mistral';
@@ -16,8 +20,13 @@ import { qwen2 } from './qwen2';
 import { qwen3 } from './qwen3';
 
 const ARCHITECTURES: readonly Architecture[] = [
+  chatGlm,
+  falcon,
   gemma2,
   gemma3,
+  glm,
+  glm4,
+  gptBigCode,
   gptNeox,
   llama,
   mistral,
