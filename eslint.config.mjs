@@ -8,6 +8,16 @@ const BROWSER_GLOBALS = [
   ...['requestAnimationFrame', 'navigator'],
 ];
 const NODE_GLOBALS = ['require', 'module', '__dirname', 'process', 'console'];
+const PAGE_GLOBALS = [
+  'AbortController',
+  'FormData',
+  'TextDecoder',
+  'document',
+  'fetch',
+  'performance',
+  'sessionStorage',
+  'setTimeout',
+];
 
 function off(...names) {
   return Object.fromEntries(names.map((name) => [`@typescript-eslint/${name}`, 'off']));
@@ -73,6 +83,14 @@ export default tseslint.config(
     },
   },
   { files: ['**/*.js'], languageOptions: { sourceType: 'commonjs' } },
+  {
+    // What browsers run.
+    files: ['lib/server/page/*.js'],
+    languageOptions: {
+      sourceType: 'module',
+      globals: Object.fromEntries(PAGE_GLOBALS.map((name) => [name, 'readonly'])),
+    },
+  },
   {
     files: ['lib/server/page/*.js'],
     languageOptions: {
