@@ -22,6 +22,7 @@ export { RedisBlockStore } from './kv-cache/snapshot/redis-store';
 export type { RedisBlockStoreOptions, RedisClient } from './kv-cache/snapshot/redis-store';
 export type { SaveResult } from './kv-cache/snapshot/saving';
 export type { BlockStore } from './kv-cache/snapshot/store';
+export * from './engine';
 export * from './model';
 export * from './nn';
 export { plan, PRESETS } from './toolkit/plan';

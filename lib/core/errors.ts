@@ -32,6 +32,8 @@ export type GqaErrorCode =
   | 'RESUME_MISMATCH' // a run to be resumed that was begun with other settings, model or text
   | 'EMPTY_PROMPT' // nothing to continue
   | 'CONTEXT_EXCEEDED' // more tokens than the model or the cache holds
+  | 'QUEUE_FULL' // as many requests wait as may
+  | 'CANCELLED' // an answer whose reader left it before its end
   | 'INTERNAL'; // a broken invariant: please report it
 
 export interface GqaErrorDetails {

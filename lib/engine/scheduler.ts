@@ -20,6 +20,8 @@ export interface Task {
   readonly pending: number;
   /** Tokens that it may still produce, at least 1. */
   readonly left: number;
+  /** Tokens that its sequence takes in one step at most. */
+  readonly longestChunk: number;
   /** When its reader began to lag, on the clock of plan(); null where it does not. */
   readonly laggingSince: number | null;
 }
@@ -115,7 +117,7 @@ export class Scheduler<T extends Task> {
     let room = this.promptRoom(entries.length);
     const prompts = [...this.runningTasks].filter(isPrompt);
     for (const task of prompts.sort((a, b) => this.order(a, b))) {
-      const tokens = Math.min(task.pending, room);
+      const tokens = Math.min(task.pending, task.longestChunk, room);
       if (tokens === 0) break;
       if (!this.runningTasks.has(task) || !this.fit(entries, { task, tokens })) continue;
       room -= tokens;

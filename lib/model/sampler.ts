@@ -21,13 +21,27 @@ export interface Sampling {
   seed: number;
 }
 
+/** What choosing a token needs beside the sampler's own state: samplers that are used in turn may have one in common. */
+export class SamplerScratch {
+  /** Logits after the penalty. */
+  readonly scores: Float32Array;
+  /** Relative probabilities: 1 for the most likely token. */
+  readonly weights: Float64Array;
+  /** Ids, a heap with the most likely on top; taken ids stand behind it, the first taken last. */
+  readonly heap: Int32Array;
+
+  constructor(vocabSize: number, options: Pick<Sampling, 'temperature' | 'repetitionPenalty'>) {
+    const filters = options.temperature > 0;
+    this.scores = new Float32Array(options.repetitionPenalty === 1 ? 0 : vocabSize);
+    this.weights = new Float64Array(filters ? vocabSize : 0);
+    this.heap = new Int32Array(filters ? vocabSize : 0);
+  }
+}
+
 export class Sampler {
   private readonly random: SeededRandom;
-  /** Logits after the penalty. */
   private readonly scores: Float32Array;
-  /** Relative probabilities: 1 for the most likely token. */
   private readonly weights: Float64Array;
-  /** Ids, a heap with the most likely on top; taken ids stand behind it, the first taken last. */
   private readonly heap: Int32Array;
   private readonly inText: Uint8Array;
   private readonly textIds: number[] = [];
@@ -35,12 +49,10 @@ export class Sampler {
   constructor(
     private readonly vocabSize: number,
     private readonly options: Sampling,
+    scratch = new SamplerScratch(vocabSize, options),
   ) {
-    const filters = options.temperature > 0;
     this.random = new SeededRandom(options.seed);
-    this.scores = new Float32Array(options.repetitionPenalty === 1 ? 0 : vocabSize);
-    this.weights = new Float64Array(filters ? vocabSize : 0);
-    this.heap = new Int32Array(filters ? vocabSize : 0);
+    ({ scores: this.scores, weights: this.weights, heap: this.heap } = scratch);
     this.inText = new Uint8Array(options.repetitionPenalty === 1 ? 0 : vocabSize);
   }
 

@@ -7,28 +7,33 @@ export interface Piece {
   token: number;
 }
 
-export class StopStrings {
-  /** Set once a stop string has come. */
-  stopped = false;
-  private held: Piece[] = [];
+export class StopStrings<P extends { text: string } = Piece> {
+  /** The stop string that has come. */
+  found: string | null = null;
+  private held: P[] = [];
 
   constructor(private readonly stops: readonly string[]) {}
 
+  /** Whether a stop string has come. */
+  get stopped(): boolean {
+    return this.found !== null;
+  }
+
   /** Pieces that are certain now. Behind a stop string nothing is. */
-  push(piece: Piece): Piece[] {
+  push(piece: P): P[] {
     if (this.stops.length === 0) return [piece];
     this.held.push(piece);
     const text = this.held.map((part) => part.text).join('');
     const at = this.firstStop(text);
     if (at >= 0) {
-      this.stopped = true;
+      this.found = this.stops.find((stop) => text.startsWith(stop, at)) ?? null;
       return this.cutAt(at);
     }
     return this.release(text.length - this.openLength(text));
   }
 
   /** What is still held, at the end of the stream. */
-  flush(): Piece[] {
+  flush(): P[] {
     return this.held.splice(0);
   }
 
@@ -53,7 +58,7 @@ export class StopStrings {
   }
 
   /** The pieces that end within the first `end` characters. */
-  private release(end: number): Piece[] {
+  private release(end: number): P[] {
     let count = 0;
     for (let at = 0; count < this.held.length; count++) {
       at += this.held[count].text.length;
@@ -63,8 +68,8 @@ export class StopStrings {
   }
 
   /** The pieces that begin before `end`, the last one's text cut there. */
-  private cutAt(end: number): Piece[] {
-    const pieces: Piece[] = [];
+  private cutAt(end: number): P[] {
+    const pieces: P[] = [];
     let at = 0;
     for (const piece of this.held.splice(0)) {
       if (at >= end) break;

@@ -7,6 +7,7 @@ import { describe, requireInteger } from '../core/validate';
 import { renderChat, type ChatMessage } from './chat-template';
 import type { JsonObject } from './json-fields';
 import { newTokenizer, type LibraryTokenizer } from './text-libraries';
+import { tokenBytesOf, type TokenBytes } from './token-bytes';
 
 /** What a tokenizer is made of. */
 export interface TokenizerSource {
@@ -49,6 +50,8 @@ export interface Tokenizer {
   decode(ids: ArrayLike<number>, options?: DecodeOptions): string;
   /** The prompt that the model's chat template makes of messages. @throws GqaError NO_TOKENIZER, INVALID_ARGUMENT */
   applyChatTemplate(messages: readonly ChatMessage[]): string;
+  /** UTF-8 that a token adds to a text, half a character perhaps; none for an id without a token. */
+  tokenBytes(id: number): Uint8Array;
   /** The id of a special token's text, or undefined. @throws GqaError NO_TOKENIZER */
   specialTokenId(text: string): number | undefined;
   readonly hasChatTemplate: boolean;
@@ -84,9 +87,11 @@ class TextTokenizer implements Tokenizer {
   /** What stands before every text. */
   private readonly prefix: readonly number[];
   private readonly specialIds = new Map<string, number>();
+  private readonly bytesOf: TokenBytes;
 
   constructor(private readonly source: TokenizerSource) {
     this.library = newTokenizer(source.json, {});
+    this.bytesOf = tokenBytesOf(source.json.decoder);
     for (const [id, token] of this.library.get_added_tokens_decoder()) {
       if (token.special) this.specialIds.set(token.content, id);
     }
@@ -141,6 +146,14 @@ class TextTokenizer implements Tokenizer {
     });
   }
 
+  tokenBytes(id: number): Uint8Array {
+    const token = this.library.id_to_token(id);
+    if (token === undefined) return new Uint8Array(0);
+    // Added tokens are spelt as they are.
+    const added = this.library.get_added_tokens_decoder().get(id);
+    return added === undefined ? this.bytesOf(token) : new TextEncoder().encode(added.content);
+  }
+
   specialTokenId(text: string): number | undefined {
     return this.specialIds.get(text);
   }
@@ -185,6 +198,7 @@ export function missingTokenizer(path: string): Tokenizer {
     encode: refuse,
     decode: refuse,
     applyChatTemplate: refuse,
+    tokenBytes: refuse,
     specialTokenId: refuse,
     hasChatTemplate: false,
     bosTokenId: null,

@@ -84,7 +84,7 @@ export interface TokenRun {
 
 /** `capacity`: tokens that a sequence must hold at least. */
 export type CacheRequest = KvCacheSettings &
-  Pick<KvCacheOptions, 'capacity' | 'sequences' | 'prefixTokens' | 'model'>;
+  Pick<KvCacheOptions, 'capacity' | 'sequences' | 'budgetTokens' | 'prefixTokens' | 'model'>;
 
 /** A model ready to run, synchronously, in whichever thread holds it. */
 export interface LanguageModel {

@@ -8,6 +8,7 @@ class FakeTask implements Task {
   held = 0;
   produced = 0;
   laggingSince: number | null = null;
+  readonly longestChunk = 200;
 
   constructor(
     readonly name: number,

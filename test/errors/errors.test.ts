@@ -5,12 +5,13 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { attention, attentionAsync, loadModel, Tensor, type Model } from '../../lib';
+import { attention, attentionAsync, Engine, loadModel, Tensor, type Model } from '../../lib';
 import { runProgram } from '../support/child';
 import { embeddedModel, packageRoot } from '../support/package';
 import { expectRefused } from '../support/refusals';
 import { ATTENTION, MERGE } from './attention-rows';
 import { cache, CACHE } from './cache-rows';
+import { engineRows } from './engine-rows';
 import { modelRows } from './model-rows';
 import { outputRows } from './output-rows';
 import { PLANS } from './plan-rows';
@@ -21,14 +22,17 @@ import { TENSORS } from './tensor-rows';
 import { uptrainRows } from './uptrain-rows';
 
 let model: Model;
+let engine: Engine;
 let folder: string;
 
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'gqa-errors-'));
   model = await loadModel(embeddedModel, { contextLength: 20 });
+  engine = await Engine.start(embeddedModel, { contextLength: 20, maxSequences: 1, maxQueue: 0 });
 });
 afterAll(async () => {
   await model.dispose();
+  await engine.dispose();
   rmSync(folder, { recursive: true });
 });
 
@@ -44,6 +48,7 @@ const ROWS = [
     () => model,
     () => folder,
   ),
+  ...engineRows(() => engine),
   ...outputRows(() => folder),
   ...uptrainRows(() => folder),
 ];

@@ -1,0 +1,69 @@
+/** The scheduler's view of the KV cache: sequences are given with what shared prefixes hold, and leave theirs behind. */
+import type { KvCache, KvSequence } from '../kv-cache/kv-cache';
+import type { EngineTask } from './engine-task';
+import type { Entry, Memory } from './scheduler';
+
+export class TaskMemory implements Memory<EngineTask> {
+  /** Prompt tokens that were looked for in the cache at a request's first admission, and those found. */
+  lookupTokens = 0;
+  hitTokens = 0;
+
+  constructor(
+    private readonly cache: KvCache,
+    readonly capacityTokens: number,
+    /** Is told of sequences that are about to go. */
+    private readonly onLeave: (task: EngineTask) => void,
+  ) {}
+
+  enter(task: EngineTask): void {
+    // The last token is always computed: its logits are needed.
+    const sequence = this.cache.lookup(task.tokens.slice(0, -1));
+    task.sequence = sequence;
+    if (!task.admitted) task.progress.cachedTokens = sequence.length;
+  }
+
+  /** The task has been admitted for the first time, for good: a look that led to nothing does not count. */
+  count(task: EngineTask, now: number): void {
+    task.admitted = true;
+    task.progress.startedAt = now;
+    this.lookupTokens += task.promptTokens;
+    this.hitTokens += task.progress.cachedTokens;
+  }
+
+  leave(task: EngineTask): void {
+    const { sequence } = task;
+    if (sequence === null) return;
+    this.onLeave(task);
+    share(task.tokens, sequence);
+    sequence.dispose();
+    task.sequence = null;
+  }
+
+  fits(entries: readonly Entry<EngineTask>[]): boolean {
+    return this.cache.fits(
+      entries.map(({ task, tokens }) => {
+        const sequence = task.sequence!;
+        // A window's ring has its blocks after so many.
+        return { sequence, tokens: Math.min(tokens, sequence.longestChunk) };
+      }),
+    );
+  }
+
+  /** Tokens of the budget that hold something, and those of them that only shared prefixes hold. */
+  usage(): { usedTokens: number; sharedTokens: number } {
+    const { cache, capacityTokens } = this;
+    const usedTokens = Math.round((cache.usedBytes / cache.bytes) * capacityTokens);
+    return {
+      usedTokens,
+      sharedTokens: Math.max(0, cache.freeTokens - capacityTokens + usedTokens),
+    };
+  }
+}
+
+/** Offers what the sequence holds of these tokens to later requests. */
+export function share(tokens: readonly number[], sequence: KvSequence): void {
+  // What a window has passed cannot be found from its beginning.
+  if (sequence.start === 0 && !sequence.count.underWay) {
+    sequence.share(tokens.slice(0, sequence.length));
+  }
+}
