@@ -12,7 +12,7 @@ export type GqaErrorCode =
   | 'OVERLAP' // an output that shares memory with an input
   | 'DISPOSED' // a handle used after dispose()
   | 'BUSY' // a handle that an async call still uses
-  | 'CAPACITY_EXCEEDED' // a cache without a window is full, or no sequence is free
+  | 'CAPACITY_EXCEEDED' // a cache without a window is full, or no sequence or block is free
   | 'POSITION_EVICTED' // a row needs keys that the window has passed
   | 'SLACK_EXCEEDED' // a rollback further than the declared slack
   | 'LAYERS_UNEVEN' // the layers of a cache did not advance together

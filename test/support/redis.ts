@@ -41,6 +41,20 @@ export class RedisServer {
     return client as Client;
   }
 
+  /** Where other processes find it. */
+  get url(): string {
+    return `unix://${this.socket}`;
+  }
+
+  /** SIGSTOP: takes connections, and says nothing until resume(). */
+  pause(): void {
+    this.process?.kill('SIGSTOP');
+  }
+
+  resume(): void {
+    this.process?.kill('SIGCONT');
+  }
+
   /** SIGKILL: nothing is finished, nothing is said. */
   kill(): void {
     this.process?.kill('SIGKILL');
