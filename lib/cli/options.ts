@@ -1,8 +1,8 @@
 /**
- * Parsers of option values, for commander's `argParser`. Each throws InvalidArgumentError with what was expected;
+ * Options that several commands have, and parsers of option values, for commander's `argParser`. Each throws InvalidArgumentError with what was expected;
  * commander adds the flag's name and the value that came, and exits as a usage error.
  */
-import { InvalidArgumentError } from 'commander';
+import { InvalidArgumentError, type Command } from 'commander';
 import { CACHE_DTYPES, isCacheDType, type CacheDType } from '../core/dtype';
 
 /** Query heads / KV heads / head dim, as `--heads 32/8/128` gives them. */
@@ -133,4 +133,19 @@ export function formatHeads({ heads, kvHeads, headDim }: HeadShape): string {
 
 export function formatMatrix({ rows, columns }: MatrixShape): string {
   return `${rows}x${columns}`;
+}
+
+/** As loadModel takes it; undefined where neither flag is given. */
+export interface WeightCacheOption {
+  weightCache?: string | false;
+}
+
+/** --weight-cache and --no-weight-cache, for every command that loads a model to run it. */
+export function addWeightCache(command: Command): Command {
+  return command
+    .option(
+      '--weight-cache <folder>',
+      'where packed weights are kept and shared (GQA_CACHE_DIR, or gqa in ~/.cache)',
+    )
+    .option('--no-weight-cache', 'pack weights into memory of this process');
 }

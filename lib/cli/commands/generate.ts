@@ -2,10 +2,25 @@
 import { basename } from 'node:path';
 import type { Command } from 'commander';
 import type { BackendInfo } from '../../backend/contract';
-import { loadModel, type GenerateOptions, type GenerationStats, type Model } from '../../model';
+import {
+  loadModel,
+  type GenerateOptions,
+  type GenerationStats,
+  type Model,
+  type WeightFacts,
+} from '../../model';
 import { embeddedModel } from '../../model/embedded';
 import { stoppable } from '../exit';
-import { cacheDTypes, collect, decimal, integer, oneOf, type CacheDTypes } from '../options';
+import {
+  addWeightCache,
+  cacheDTypes,
+  collect,
+  decimal,
+  integer,
+  oneOf,
+  type CacheDTypes,
+  type WeightCacheOption,
+} from '../options';
 import { readPrompt } from '../prompt';
 import { print, Status } from '../terminal';
 
@@ -27,7 +42,7 @@ type Sampling = Pick<
   'maxTokens' | 'temperature' | 'topK' | 'topP' | 'minP' | 'repetitionPenalty' | 'seed'
 >;
 
-interface Options extends Sampling {
+interface Options extends Sampling, WeightCacheOption {
   model?: string;
   chat?: boolean;
   stop?: string[];
@@ -48,6 +63,7 @@ interface Outcome extends GenerationStats {
   text: string;
   tokenIds: number[];
   backend: BackendInfo;
+  weights: WeightFacts;
 }
 
 function checkUsage(prompt: string | undefined, options: Options, command: Command): void {
@@ -80,9 +96,11 @@ function load({
   sinkTokens,
   contextLength,
   precision,
+  weightCache,
 }: Options): Promise<Model> {
   return loadModel(model ?? embeddedModel.path, {
     precision,
+    weightCache,
     contextLength,
     kvCache: {
       dtype: kvDtype,
@@ -121,20 +139,22 @@ async function generate(
     if (!signal.aborted) throw error;
   }
   const name = options.model === undefined ? embeddedModel.name : basename(options.model);
-  return { model: name, prompt, text, tokenIds, ...generation.stats, backend: model.backend };
+  const { backend, weights } = model;
+  return { model: name, prompt, text, tokenIds, ...generation.stats, backend, weights };
 }
 
 function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
-function summary({ model, backend, ...stats }: Outcome): string {
+function summary({ model, backend, weights, ...stats }: Outcome): string {
   const { promptTokens, promptTokensPerSecond, tokens, tokensPerSecond, finishReason } = stats;
   const parts = [
     model,
     `prompt ${plural(promptTokens, 'token')}, ${promptTokensPerSecond.toFixed(0)} tokens/s`,
     `generated ${plural(tokens, 'token')}, ${tokensPerSecond.toFixed(0)} tokens/s (${finishReason})`,
-    `${backend.kind} ${backend.isa}, ${plural(backend.threads, 'thread')}`,
+    `${backend.kind} ${backend.isa}, ${plural(backend.threads, 'thread')}, ` +
+      (weights.source === 'cache' ? 'mapped weights' : 'packed weights'),
   ];
   return parts.join(' | ');
 }
@@ -150,7 +170,11 @@ async function run(
     const prompt = await readPrompt(argument ?? embeddedModel.prompt, signal);
     status.update('loading the model');
     const model = await load(options);
+    const { source, reason } = model.weights;
     try {
+      if (options.weightCache && source === 'packed') {
+        status.note(`weights packed in memory: ${reason}`);
+      }
       signal.throwIfAborted();
       status.update('reading the prompt');
       const onText = async (text: string) => {
@@ -229,7 +253,7 @@ export function addGenerate(program: Command): void {
     )
     .option('--seed <n>', 'the same seed gives the same text', integer())
     .option('--stop <text>', 'end before this text; may be given several times', collect);
-  addCacheOptions(command)
+  addWeightCache(addCacheOptions(command))
     .option(
       '--context-length <n>',
       "prompt and answer together, at most (the model's)",

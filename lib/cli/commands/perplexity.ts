@@ -11,7 +11,14 @@ import { embeddedModel } from '../../model/embedded';
 import type { Column, Row } from '../bench/report';
 import { machineRow } from '../bench/sweep';
 import { stoppable } from '../exit';
-import { cacheDTypes, integer, oneOf, type CacheDTypes } from '../options';
+import {
+  addWeightCache,
+  cacheDTypes,
+  integer,
+  oneOf,
+  type CacheDTypes,
+  type WeightCacheOption,
+} from '../options';
 import { Status } from '../terminal';
 import { addReportOptions, listOption, printReport, type ReportOptions } from './bench-options';
 
@@ -27,7 +34,7 @@ Examples:
 
 const DTYPES = 'f32,f16,bf16,q8,q4';
 
-interface Options extends ReportOptions {
+interface Options extends ReportOptions, WeightCacheOption {
   text: string;
   model?: string;
   tokens: number;
@@ -140,8 +147,8 @@ async function run(options: Options, command: Command): Promise<void> {
   await stoppable(async (signal) => {
     const text = readText(options.text);
     status.update('loading the model');
-    const { precision } = options;
-    const model = await loadModel(options.model ?? embeddedModel.path, { precision });
+    const { precision, weightCache } = options;
+    const model = await loadModel(options.model ?? embeddedModel.path, { precision, weightCache });
     try {
       signal.throwIfAborted();
       status.update('reading the text');
@@ -209,5 +216,5 @@ export function addPerplexity(program: Command): void {
       'exact, or fast: activations may be rounded (exact)',
       oneOf<Precision>('exact', 'fast'),
     );
-  addReportOptions(command).addHelpText('after', HELP).action(run);
+  addReportOptions(addWeightCache(command)).addHelpText('after', HELP).action(run);
 }
