@@ -35,9 +35,28 @@ export class LayerSource {
   /** Several layers out of one stored matrix and its bias: of each the rows. @throws as linear */
   linears(name: string, parts: readonly RowRange[][], input: number, bias = false): Linear[] {
     const rows = Math.max(...parts.flat().map(([, to]) => to));
-    const weight = this.weights.loadMatrix(`${name}.weight`, [rows, input]);
+    let whole: MatrixTensor | null = null;
+    const weight = (ranges: readonly RowRange[]) => {
+      whole ??= this.weights.loadMatrix(`${name}.weight`, [rows, input]);
+      return pick(whole, ranges);
+    };
     const stored = bias ? this.weights.load(`${name}.bias`, [rows]) : null;
-    return parts.map((ranges) => new Linear(pick(weight, ranges), stored && pick(stored, ranges)));
+    return parts.map((ranges) => {
+      const part = this.derived(`${name}.weight rows ${ranges.join(' ')}`, ranges, input, weight);
+      return new Linear(part, stored && pick(stored, ranges));
+    });
+  }
+
+  /** What `make` makes of a stored matrix; not made where the checkpoint's source has it already. */
+  private derived(
+    name: string,
+    ranges: readonly RowRange[],
+    input: number,
+    make: (ranges: readonly RowRange[]) => MatrixTensor,
+  ): MatrixTensor {
+    const { weights } = this;
+    if (weights.derive === undefined) return make(ranges);
+    return weights.derive(name, [rowsOf(ranges), input], () => make(ranges));
   }
 
   /** Of `name`.weight + offset: Gemma's norms are x * (1 + w). @throws GqaError INVALID_FILE */
@@ -55,11 +74,15 @@ export class LayerSource {
   }
 }
 
+function rowsOf(ranges: readonly RowRange[]): number {
+  return ranges.reduce((sum, [from, to]) => sum + to - from, 0);
+}
+
 /** These rows of a tensor, one after the other; a row may be of blocks. */
 function pick<T extends MatrixTensor | WeightTensor>(tensor: T, ranges: readonly RowRange[]): T {
   const { shape, data } = tensor;
   const width = data.length / shape[0];
-  const rows = ranges.reduce((sum, [from, to]) => sum + to - from, 0);
+  const rows = rowsOf(ranges);
   const picked = { ...tensor, shape: [rows, ...shape.slice(1)] };
   if (ranges.length === 1) {
     return { ...picked, data: data.subarray(ranges[0][0] * width, ranges[0][1] * width) };

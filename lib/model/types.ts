@@ -33,6 +33,8 @@ export interface WeightSource {
   load(name: string, shape: readonly number[]): WeightTensor;
   /** The same of what linear layers take. */
   loadMatrix(name: string, shape: readonly number[]): MatrixTensor;
+  /** A matrix that `make` makes of others, under a name of its own: of use to a source that keeps what layers make of it. */
+  derive?(name: string, shape: readonly number[], make: () => MatrixTensor): MatrixTensor;
   close(): void;
 }
 

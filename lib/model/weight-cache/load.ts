@@ -65,7 +65,7 @@ export function loadWeights(
   if (packedFiles === null) return loading.packed(`the ${info.kind} backend maps no weights`);
   const bytes = checkpointBytes(checkpoint);
   if (choice === undefined && bytes < SMALL_BYTES) {
-    return loading.packed(`models below ${SMALL_BYTES} bytes are not cached unless asked for`);
+    return loading.packed('models below 16 MiB are cached where asked for only');
   }
   let file: CachedWeights;
   try {

@@ -26,7 +26,19 @@ export class PackingSource implements WeightSource {
   }
 
   loadMatrix(name: string, shape: readonly number[]): MatrixTensor {
-    const plain = this.inner.loadMatrix(name, shape);
+    return this.written(name, this.inner.loadMatrix(name, shape));
+  }
+
+  derive(name: string, _shape: readonly number[], make: () => MatrixTensor): MatrixTensor {
+    return this.written(name, make());
+  }
+
+  close(): void {
+    this.inner.close();
+  }
+
+  /** A copy that is written when it is packed. */
+  private written(name: string, plain: MatrixTensor): MatrixTensor {
     const matrix = { ...plain };
     providePacked(matrix, () => {
       const weights = packMatrix(getBackend(), plain);
@@ -34,10 +46,6 @@ export class PackingSource implements WeightSource {
       return weights;
     });
     return matrix;
-  }
-
-  close(): void {
-    this.inner.close();
   }
 
   private write(name: string, dtype: WeightDType, weights: PackedWeights): void {
@@ -70,18 +78,20 @@ export class MappedSource implements WeightSource {
   }
 
   loadMatrix(name: string, shape: readonly number[]): MatrixTensor {
-    const { inner, reader } = this;
-    const found = reader.find(name);
-    if (found?.rows !== shape[0] || found.columns !== shape[1])
-      return inner.loadMatrix(name, shape);
+    return this.derive(name, shape, () => this.inner.loadMatrix(name, shape));
+  }
+
+  derive(name: string, shape: readonly number[], make: () => MatrixTensor): MatrixTensor {
+    const found = this.reader.find(name);
+    if (found?.rows !== shape[0] || found.columns !== shape[1]) return make();
     const matrix = {
       shape: [...shape],
       dtype: found.dtype,
       get data() {
-        return inner.loadMatrix(name, shape).data;
+        return make().data;
       },
     } as MatrixTensor;
-    providePacked(matrix, () => reader.take(name));
+    providePacked(matrix, () => this.reader.take(name));
     return matrix;
   }
 

@@ -52,8 +52,20 @@ test('--json says all about the run', () => {
     finishReason: 'length',
     seed: 9,
     backend: expect.objectContaining({ kind: expect.stringMatching(/^(native|js)$/) }),
+    weights: { source: 'packed', path: null, reason: expect.any(String) },
   });
   expect(outcome.tokenIds).toHaveLength(6);
+});
+
+test('a weight cache that cannot be used is told of, and no more', () => {
+  const args = ['generate', PROMPT, '--max-tokens', '2', '--json'];
+  const file = __filename;
+  const { status, stdout, stderr } = gqa([...args, '--weight-cache', `${file}/cache`]);
+  const { reason } = JSON.parse(stdout).weights;
+  expect(status).toBe(0);
+  expect(stderr).toContain(`weights packed in memory: ${reason}\n`);
+  const without = generated([PROMPT, '--max-tokens', '2', '--no-weight-cache']);
+  expect(without.weights.reason).toBe('the weight cache was not wanted');
 });
 
 test('sampling options reach the model', () => {
