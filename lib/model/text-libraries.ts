@@ -17,6 +17,13 @@ export interface LibraryTokenizer {
   token_to_id(token: string): number | undefined;
   id_to_token(id: number): string | undefined;
   get_added_tokens_decoder(): Map<number, { content: string; special: boolean }>;
+  readonly decoder: LibraryDecoder | null;
+}
+
+interface LibraryDecoder {
+  text_decoder?: { readonly ignoreBOM: boolean };
+  /** Of a sequence. */
+  decoders?: (LibraryDecoder | null)[];
 }
 
 /** The part of @huggingface/jinja's Template that is used here. */
@@ -28,7 +35,18 @@ export function newTokenizer(json: object, config: object): LibraryTokenizer {
   const library = load('@huggingface/tokenizers') as {
     Tokenizer: new (json: object, config: object) => LibraryTokenizer;
   };
-  return new library.Tokenizer(json, config);
+  const tokenizer = new library.Tokenizer(json, config);
+  keepByteOrderMarks(tokenizer.decoder);
+  return tokenizer;
+}
+
+/** The decoder of byte tokens would drop U+FEFF where a run of them begins with it. */
+function keepByteOrderMarks(decoder: LibraryDecoder | null): void {
+  if (decoder === null) return;
+  if (decoder.text_decoder?.ignoreBOM === false) {
+    decoder.text_decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+  }
+  decoder.decoders?.forEach(keepByteOrderMarks);
 }
 
 export function newTemplate(text: string): LibraryTemplate {

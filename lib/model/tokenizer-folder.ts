@@ -57,12 +57,20 @@ function addedTokens(config: JsonFields): JsonObject[] {
   });
 }
 
-/** chat_template.jinja, or the field of that name: text, or a list of named templates with one named 'default'. */
+/**
+ * chat_template.jinja, or the field of that name: text, or a list of named templates with one named 'default'; or the file
+ * of the folder's processor.
+ */
 function readChatTemplate(folder: string, config: JsonFields): string | null {
   const path = join(folder, 'chat_template.jinja');
   if (existsSync(path)) return readTextFile(path, MAX_CONFIG_BYTES);
   const templates = config.raw('chat_template');
-  if (!Array.isArray(templates)) return config.text('chat_template');
+  if (!Array.isArray(templates)) {
+    return (
+      config.text('chat_template') ??
+      optionalJson(folder, 'chat_template.json').text('chat_template')
+    );
+  }
   for (const entry of templates) {
     const fields = new JsonFields('tokenizer_config.json: chat_template', entry);
     if (fields.text('name') === 'default') return fields.text('template');

@@ -19,17 +19,29 @@ export const TOKEN_TYPE = {
   byte: 6,
 } as const;
 
-/** Words with any one symbol before them, numbers in groups of at most three, symbols with the line breaks after them. */
-const LLAMA3_PATTERN = wordPattern('\\p{N}{1,3}');
-/** The same with single digits. */
-const QWEN2_PATTERN = wordPattern('\\p{N}');
+const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+/** One to three digits. */
+const THREE_DIGITS = '\\p{N}{1,3}';
 
-function wordPattern(numbers: string): string {
+/** Words with any one symbol before them, numbers, symbols with the line breaks (and `also`) after them, spaces. */
+function wordPattern(words: string, numbers: string, also = ''): string {
   return (
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" +
-    `${numbers}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`
+    `${words}|${numbers}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n${also}]*|` + '\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+'
   );
 }
+
+const LETTERS = `${CONTRACTIONS}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+`;
+
+/** Words end where a capital follows a small letter; `tail` belongs to a word. */
+function casedWords(tail: string): string {
+  const letters = (capitals: string, small: string): string =>
+    '[^\\r\\n\\p{L}\\p{N}]?' +
+    `[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]${capitals}[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]${small}${tail}`;
+  return `${letters('*', '+')}|${letters('+', '*')}`;
+}
+
+/** Runs of punctuation, as the library and the reference know it. */
+const PUNCTUATION = '[\\p{P}$+<=>^`|~]+';
 
 interface BpeKind {
   /** Applied in turn: each cuts the pieces of the one before. */
@@ -43,8 +55,19 @@ interface BpeKind {
 
 const GPT2: BpeKind = { patterns: [GPT2_PATTERN] };
 const DIGITS: BpeKind = { patterns: ['\\p{N}', GPT2_PATTERN] };
-const LLAMA3: BpeKind = { patterns: [LLAMA3_PATTERN], wholePieces: true, addBos: true };
-const QWEN2: BpeKind = { patterns: [QWEN2_PATTERN], normalizer: 'NFC' };
+const FALCON: BpeKind = { patterns: [PUNCTUATION, GPT2_PATTERN, '\\p{N}+', '[0-9][0-9][0-9]'] };
+const CL100K: BpeKind = { patterns: [wordPattern(LETTERS, THREE_DIGITS)], wholePieces: true };
+const LLAMA3: BpeKind = { ...CL100K, addBos: true };
+const QWEN2: BpeKind = { patterns: [wordPattern(LETTERS, '\\p{N}')], normalizer: 'NFC' };
+const O200K: BpeKind = {
+  patterns: [wordPattern(casedWords(`${CONTRACTIONS}?`), THREE_DIGITS, '/')],
+  wholePieces: true,
+};
+const TEKKEN: BpeKind = {
+  patterns: [wordPattern(casedWords(''), '\\p{N}', '/')],
+  wholePieces: true,
+  addBos: true,
+};
 
 /** By tokenizer.ggml.pre; llama.cpp's llama-vocab.cpp has the full list of names. */
 const BPE_KINDS: ReadonlyMap<string, BpeKind> = new Map([
@@ -62,12 +85,20 @@ const BPE_KINDS: ReadonlyMap<string, BpeKind> = new Map([
   ['llama-v3', LLAMA3],
   ['llama-bpe', LLAMA3],
   ['falcon3', LLAMA3],
+  ['falcon', FALCON],
+  ['chatglm-bpe', CL100K],
+  ['glm4', CL100K],
+  ['dbrx', CL100K],
+  ['smaug-bpe', CL100K],
+  ['gpt-4o', O200K],
+  ['llama4', O200K],
+  ['tekken', TEKKEN],
   ['qwen2', QWEN2],
   ['deepseek-r1-qwen', QWEN2],
 ]);
 
 /** The names by which other readers know the kinds best. */
-const BPE_NAMES = ['gpt-2', 'smollm', 'llama-bpe', 'qwen2'];
+const BPE_NAMES = ['gpt-2', 'smollm', 'llama-bpe', 'qwen2', 'gpt-4o', 'tekken'];
 
 /**
  * The value of tokenizer.ggml.pre for a tokenizer.json as prepareTokenizerJson leaves it; null where it is no byte-level

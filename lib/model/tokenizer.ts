@@ -4,7 +4,7 @@
  */
 import { GqaError } from '../core/errors';
 import { describe, requireInteger } from '../core/validate';
-import { renderChat, type ChatMessage } from './chat-template';
+import { ChatTemplate, refuseWithoutTemplate, type ChatMessage } from './chat-template';
 import type { JsonObject } from './json-fields';
 import { newTokenizer, type LibraryTokenizer } from './text-libraries';
 import { tokenBytesOf, type TokenBytes } from './token-bytes';
@@ -48,7 +48,11 @@ export interface Tokenizer {
    * @throws GqaError NO_TOKENIZER, INVALID_ARGUMENT, OUT_OF_RANGE
    */
   decode(ids: ArrayLike<number>, options?: DecodeOptions): string;
-  /** The prompt that the model's chat template makes of messages. @throws GqaError NO_TOKENIZER, INVALID_ARGUMENT */
+  /**
+   * The prompt that the model's chat template makes of messages, up to where the answer begins.
+   * @throws GqaError NO_TOKENIZER; INVALID_ARGUMENT where there is no template or it refuses the messages; INVALID_FILE where
+   *   the template cannot be read
+   */
   applyChatTemplate(messages: readonly ChatMessage[]): string;
   /** UTF-8 that a token adds to a text, half a character perhaps; none for an id without a token. */
   tokenBytes(id: number): Uint8Array;
@@ -88,8 +92,10 @@ class TextTokenizer implements Tokenizer {
   private readonly prefix: readonly number[];
   private readonly specialIds = new Map<string, number>();
   private readonly bytesOf: TokenBytes;
+  private readonly template: ChatTemplate | null;
 
   constructor(private readonly source: TokenizerSource) {
+    this.template = templateOf(source);
     this.library = newTokenizer(source.json, {});
     this.bytesOf = tokenBytesOf(source.json.decoder);
     for (const [id, token] of this.library.get_added_tokens_decoder()) {
@@ -101,7 +107,7 @@ class TextTokenizer implements Tokenizer {
   }
 
   get hasChatTemplate(): boolean {
-    return this.source.chatTemplate !== null;
+    return this.template !== null;
   }
 
   encode(text: string, options: EncodeOptions = {}): number[] {
@@ -138,12 +144,8 @@ class TextTokenizer implements Tokenizer {
   }
 
   applyChatTemplate(messages: readonly ChatMessage[]): string {
-    const { chatTemplate, bosToken, eosToken, templateNames } = this.source;
-    return renderChat(chatTemplate, messages, {
-      ...templateNames,
-      bos_token: bosToken ?? '',
-      eos_token: eosToken ?? '',
-    });
+    if (this.template === null) refuseWithoutTemplate();
+    return this.template.render(messages);
   }
 
   tokenBytes(id: number): Uint8Array {
@@ -182,6 +184,13 @@ class TextTokenizer implements Tokenizer {
     if (!addBos) return prefix.filter((id) => id !== bosTokenId);
     return prefix.includes(bosTokenId) ? prefix : [bosTokenId, ...prefix];
   }
+}
+
+function templateOf(source: TokenizerSource): ChatTemplate | null {
+  const { path, chatTemplate, bosToken, eosToken, templateNames } = source;
+  if (chatTemplate === null) return null;
+  const ends = { bos_token: bosToken ?? '', eos_token: eosToken ?? '' };
+  return new ChatTemplate(path, chatTemplate, { ...templateNames, ...ends });
 }
 
 /** Stands in for the tokenizer of a model without tokenizer files. */

@@ -418,7 +418,7 @@ describe('chat templates', () => {
     expect(() => strict.applyChatTemplate(messages)).toThrow(/roles must alternate/);
     expect(codeOf(() => strict.applyChatTemplate(messages))).toBe('INVALID_ARGUMENT');
     const broken = fromFolder({ chat_template: '{% for %}' });
-    expect(codeOf(() => broken.applyChatTemplate(messages))).toBe('INVALID_ARGUMENT');
+    expect(codeOf(() => broken.applyChatTemplate(messages))).toBe('INVALID_FILE');
   });
 
   it('refuse what are no messages, and messages without a template', () => {
