@@ -24,21 +24,7 @@ const NAMES = readdirSync(FOLDER)
   .sort();
 
 /** Their architectures are not there yet. */
-const PENDING: readonly string[] = [
-  'chatglm2',
-  'falcon-40b',
-  'falcon-7b',
-  'gemma2',
-  'gemma3',
-  'glm4',
-  'gpt_bigcode',
-  'gpt_neox',
-  'gpt_oss',
-  'mixtral',
-  'phi3-longrope',
-  'qwen2',
-  'qwen3',
-];
+const PENDING: readonly string[] = ['gpt_oss'];
 const READY = NAMES.filter((name) => !PENDING.includes(name));
 /** ChatGLM2's own words for fields and tensors are older than those of `glm`, which GGUF is told in. */
 const SAME_WORDS = NAMES.filter((name) => name !== 'chatglm2');
