@@ -86,7 +86,7 @@ export function readScaling(scaling: JsonFields, config: JsonFields): RopeScalin
 function readLongRope(scaling: JsonFields, config: JsonFields): RopeScaling {
   const name = 'original_max_position_embeddings';
   const context = config.integer('max_position_embeddings', 2048);
-  const originalContext = scaling.integer(name, config.integer(name, context));
+  const originalContext = scaling.integer(name, config.integer(name, context, 2), 2);
   const factor = scaling.positive('factor', context / originalContext);
   const usual = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalContext));
   return {

@@ -86,10 +86,9 @@ export class MoE implements Sublayer {
         const from = routed[i] * dim;
         gathered.set(input.subarray(from, from + dim), i * dim);
       }
-      const width = experts[expert].gate.outFeatures;
-      const gated = scratch.rows('gated', width);
+      const gated = scratch.rows('gated', experts[expert].gate.outFeatures);
       const { widen, down } = this.calls[expert];
-      widen.run(gathered, count, [gated, scratch.rows('up', width)], scratch);
+      widen.run(gathered, count, [gated], scratch);
       down.run(gated, count, [results], scratch);
       for (let i = 0; i < count; i++) {
         const share = shares[slots[i]];

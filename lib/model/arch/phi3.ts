@@ -41,18 +41,26 @@ function readConfig(source: ConfigSource): Phi3Config {
   const fields = source.fields.withDefaults(DEFAULTS);
   checkSilu(fields);
   const config = readCommon('phi3', { ...source, fields }, { partialRotary: 1 });
+  const { rotaryDim = config.headDim } = config.rope;
   return {
     ...config,
     layerWindows: readLayerWindows(fields, config.layers, () => true),
-    shortFactors: readShortFactors(fields),
+    shortFactors: readShortFactors(fields, rotaryDim / 2),
     originalContext: fields.integer('original_max_position_embeddings', config.contextLength),
   };
 }
 
-function readShortFactors(fields: JsonFields): number[] | null {
+/** Of LongRoPE, both of whose lists must have a divisor for each pair that is turned. */
+function readShortFactors(fields: JsonFields, pairs: number): number[] | null {
   const name = fields.has('rope_parameters') ? 'rope_parameters' : 'rope_scaling';
   const scaling = fields.object(name);
-  return scaling.has('short_factor') ? readFactors(scaling, 'short_factor') : null;
+  if (!scaling.has('long_factor')) return null;
+  const [short] = ['short_factor', 'long_factor'].map((list) => {
+    const factors = readFactors(scaling, list);
+    if (factors.length === pairs) return factors;
+    throw scaling.wrong(list, `${pairs} numbers`, factors);
+  });
+  return short;
 }
 
 /** `contextLength` of the config: what the model is loaded for. */
@@ -90,8 +98,9 @@ function load(config: Phi3Config, weights: WeightSource, precision: Precision): 
   );
 }
 
-function projections({ hiddenSize, heads, kvHeads, headDim }: Phi3Config, layer: LlamaLayer) {
-  const [queries, keys] = [heads * headDim, kvHeads * headDim];
+function projections(config: Phi3Config, layer: LlamaLayer) {
+  const { hiddenSize, heads, layerKvHeads, headDim } = config;
+  const [queries, keys] = [heads * headDim, layerKvHeads[layer.index] * headDim];
   const outs = [queries, keys, keys];
   const [query, key, value] = layer.stacked('self_attn.qkv_proj', outs, hiddenSize);
   return { query, key, value, output: layer.linear('self_attn.o_proj', hiddenSize, queries) };
