@@ -12,6 +12,7 @@ import { gemma3 } from './gemma3';
 import { glm, glm4 } from './glm';
 import { gptBigCode } from './gpt-bigcode';
 import { gptNeox } from './gpt-neox';
+import { gptOss } from './gpt-oss';
 import { llama } from './llama';
 import { mistral } from './mistral';
 import { mixtral } from './mixtral';
@@ -28,6 +29,7 @@ const ARCHITECTURES: readonly Architecture[] = [
   glm4,
   gptBigCode,
   gptNeox,
+  gptOss,
   llama,
   mistral,
   mixtral,

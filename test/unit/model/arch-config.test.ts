@@ -26,6 +26,7 @@ const FALCON = { model_type: 'falcon', hidden_size: 64, num_attention_heads: 4 }
 const BIGCODE = { model_type: 'gpt_bigcode', n_embd: 64, n_head: 4, n_layer: 2, n_positions: 50 };
 const NEOX = { model_type: 'gpt_neox', hidden_size: 64, num_attention_heads: 4 };
 const GLM = { model_type: 'glm', hidden_size: 64, num_attention_heads: 4, head_dim: 20 };
+const OSS = { model_type: 'gpt_oss', hidden_size: 64, num_attention_heads: 16 };
 const CHATGLM = {
   model_type: 'chatglm',
   hidden_size: 64,
@@ -138,6 +139,17 @@ test.each<[string, Fields, string]>([
     'the first ChatGLM',
     { ...CHATGLM, position_encoding_2d: true },
     'UNSUPPORTED_MODEL position_encoding_2d',
+  ],
+  ['another gate of gpt-oss', { ...OSS, swiglu_limit: 5 }, 'UNSUPPORTED_MODEL swiglu_limit'],
+  [
+    'more experts a token than there are',
+    { ...OSS, num_local_experts: 2 },
+    'INVALID_FILE num_experts_per_tok',
+  ],
+  [
+    'layers of a kind of their own',
+    { ...OSS, num_hidden_layers: 1, layer_types: ['linear_attention'] },
+    'UNSUPPORTED_MODEL layer_types[0]',
   ],
   ['a ChatGLM of layer norms', { ...CHATGLM, rmsnorm: false }, 'UNSUPPORTED_MODEL rmsnorm'],
   ['YaRN without a factor', { ...GLM, rope_scaling: { type: 'yarn' } }, 'INVALID_FILE factor'],
