@@ -29,6 +29,9 @@ import { addUnknownRoute } from './unknown-route';
 /** A client may name its request, in characters that do no harm in a log. */
 const REQUEST_ID = /^[\w.:-]{1,128}$/;
 
+/** What is written has so long to be taken before connections are closed. */
+const FLUSH_MS = 1_000;
+
 export class GqaServer {
   constructor(
     /** The framework's own instance, for further routes before `listen`. */
@@ -57,12 +60,12 @@ export class GqaServer {
     await Promise.race([answers.idle(), timeout]);
     answers.abort(unavailable('The server is shutting down.', 'shutting_down', 1));
     await answers.idle();
-    const closed = this.app.close();
-    await Promise.race([closed, timeout]);
-    // Whoever still has not read its answer.
-    this.app.server.closeAllConnections();
     clearTimeout(timer);
+    const closed = this.app.close();
+    // Whoever does not take the end of its answer.
+    const last = setTimeout(() => this.app.server.closeAllConnections(), FLUSH_MS);
     await closed;
+    clearTimeout(last);
   }
 
   /** Ends at once what is under way, and closes. */
@@ -75,7 +78,11 @@ function createApp({ bodyLimit, requestTimeoutMs, logLevel }: ResolvedServerOpti
   return fastify({
     bodyLimit,
     requestTimeout: requestTimeoutMs,
-    http: { connectionsCheckingInterval: Math.min(requestTimeoutMs, 5_000) },
+    http: {
+      connectionsCheckingInterval: Math.min(requestTimeoutMs, 5_000),
+      // Node checks neither where headers may take longer than the request.
+      headersTimeout: Math.min(requestTimeoutMs, 60_000),
+    },
     logger: { level: logLevel, stream: process.stderr },
     logController: new LogController({ disableRequestLogging: true }),
     // Draining answers for itself.

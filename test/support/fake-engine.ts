@@ -20,6 +20,11 @@ import { embeddedModel } from './package';
 const TEMPLATE =
   "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}{% endfor %}";
 
+interface Settle {
+  resolve: (result: EngineResult) => void;
+  reject: (error: Error) => void;
+}
+
 export class FakeEngine implements EngineLike {
   readonly tokenizer: Tokenizer;
   readonly model: EngineModel;
@@ -30,8 +35,8 @@ export class FakeEngine implements EngineLike {
   live = true;
   /** Runs that may be under way; one more is QUEUE_FULL. */
   capacity = Infinity;
-  /** Every run waits for this before each of its tokens. */
-  gate: Promise<void> = Promise.resolve();
+  /** Every run waits for `opened` before its token number `at`. */
+  gate = { at: 0, opened: Promise.resolve() };
   /** Thrown by every run in place of this token. */
   failure: { at: number; error: Error } | null = null;
   running = 0;
@@ -53,28 +58,41 @@ export class FakeEngine implements EngineLike {
     if (this.running >= this.capacity) {
       throw new GqaError('QUEUE_FULL' as 'INTERNAL', 'Expected fewer requests');
     }
+    request.signal?.throwIfAborted();
     this.requests.push(request);
     this.running++;
-    let settle: { resolve: (result: EngineResult) => void; reject: (error: Error) => void };
-    const result = new Promise<EngineResult>((resolve, reject) => (settle = { resolve, reject }));
+    let ended = false;
+    const end = () => {
+      if (!ended) this.running--;
+      ended = true;
+    };
+    const result = new Promise<EngineResult>((resolve, reject) => {
+      request.signal?.addEventListener('abort', () => {
+        if (!ended) this.aborted++;
+        end();
+        reject(request.signal!.reason as Error);
+      });
+      this.answer = { resolve, reject };
+    });
     result.catch(() => undefined);
-    const pieces = this.pieces(request, settle!);
+    result.then(end, end);
+    const pieces = this.pieces(request, result, this.answer!);
     return { result, [Symbol.asyncIterator]: () => pieces };
   }
+
+  private answer: Settle | null = null;
 
   /** Answers with the prompt's ids from the end to the beginning, plus the seed where that is sampled by. */
   private async *pieces(
     { prompt, maxTokens, sampling, signal, logprobs }: EngineRequest,
-    settle: { resolve: (result: EngineResult) => void; reject: (error: Error) => void },
+    result: Promise<EngineResult>,
+    { resolve, reject }: Settle,
   ): AsyncGenerator<EnginePiece> {
     const shift = sampling.temperature === 0 ? 0 : sampling.seed;
     let text = '';
-    const stopped = new Promise<void>((resolve) =>
-      signal?.addEventListener('abort', () => resolve(), { once: true }),
-    );
     try {
       for (let i = 0; i < maxTokens; i++) {
-        await Promise.race([this.gate, stopped]);
+        if (i === this.gate.at) await Promise.race([this.gate.opened, result]);
         signal?.throwIfAborted();
         if (this.failure?.at === i) throw this.failure.error;
         const id = 2 + ((prompt[prompt.length - 1 - (i % prompt.length)] + shift) % 2000);
@@ -84,7 +102,7 @@ export class FakeEngine implements EngineLike {
         const top = new Array(Math.max(logprobs, 0)).fill(told);
         yield { text: token.text, tokens: [{ ...told, top }] };
       }
-      settle.resolve({
+      resolve({
         text,
         finishReason: 'length',
         stopString: null,
@@ -92,11 +110,8 @@ export class FakeEngine implements EngineLike {
         timings: { queuedMs: 0, promptMs: 1, firstTokenMs: 1, tokensPerSecond: 100 },
       });
     } catch (error) {
-      if (signal?.aborted === true) this.aborted++;
-      settle.reject(error as Error);
+      reject(error as Error);
       throw error;
-    } finally {
-      this.running--;
     }
   }
 
