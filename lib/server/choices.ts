@@ -59,28 +59,33 @@ async function* eventsOf(
   yield { index, result };
 }
 
+type Arrival = { index: number; event: ChoiceEvent | undefined } | { failure: unknown };
+
 /** Events of all runs as they come. A run is asked for its next piece only when the one before has been taken. */
 export async function* events(
   context: ServerContext,
   runs: readonly EngineRun[],
 ): AsyncGenerator<ChoiceEvent, void> {
   const sources = runs.map((run, index) => eventsOf(context, run, index));
-  if (sources.length === 1) return yield* sources[0];
-  const next = (index: number) => {
-    const event = sources[index].next().then(({ done, value }) => ({ index, done, value }));
-    // Where another run fails first, nobody waits for this one's end any more.
-    event.catch(() => undefined);
-    return event;
-  };
-  const pending = new Map(sources.map((_, index) => [index, next(index)]));
-  while (pending.size > 0) {
-    const { index, done, value } = await Promise.race(pending.values());
-    if (done === true || value === undefined) {
-      pending.delete(index);
+  const arrived: Arrival[] = [];
+  let wake = (): void => undefined;
+  const ask = (index: number) =>
+    sources[index]
+      .next()
+      .then(({ value }) => arrived.push({ index, event: value ?? undefined }))
+      .catch((failure: unknown) => arrived.push({ failure }))
+      .finally(() => wake());
+  sources.forEach((_, index) => void ask(index));
+  for (let left = sources.length; left > 0;) {
+    if (arrived.length === 0) await new Promise<void>((resolve) => (wake = resolve));
+    const arrival = arrived.shift()!;
+    if ('failure' in arrival) throw arrival.failure;
+    if (arrival.event === undefined) {
+      left--;
       continue;
     }
-    yield value;
-    pending.set(index, next(index));
+    yield arrival.event;
+    void ask(arrival.index);
   }
 }
 

@@ -35,8 +35,9 @@ export class FakeEngine implements EngineLike {
   live = true;
   /** Runs that may be under way; one more is QUEUE_FULL. */
   capacity = Infinity;
-  /** Every run waits for `opened` before its token number `at`. */
-  gate = { at: 0, opened: Promise.resolve() };
+  /** Every run waits for this before each of its tokens from number `gateAt` on. */
+  gate: Promise<void> = Promise.resolve();
+  gateAt = 0;
   /** Thrown by every run in place of this token. */
   failure: { at: number; error: Error } | null = null;
   running = 0;
@@ -92,7 +93,7 @@ export class FakeEngine implements EngineLike {
     let text = '';
     try {
       for (let i = 0; i < maxTokens; i++) {
-        if (i === this.gate.at) await Promise.race([this.gate.opened, result]);
+        if (i >= this.gateAt) await Promise.race([this.gate, result]);
         signal?.throwIfAborted();
         if (this.failure?.at === i) throw this.failure.error;
         const id = 2 + ((prompt[prompt.length - 1 - (i % prompt.length)] + shift) % 2000);
