@@ -57,7 +57,7 @@ export class FakeEngine implements EngineLike {
 
   submit(request: EngineRequest): EngineRun {
     if (this.running >= this.capacity) {
-      throw new GqaError('QUEUE_FULL' as 'INTERNAL', 'Expected fewer requests');
+      throw new GqaError('QUEUE_FULL', 'Expected fewer requests');
     }
     request.signal?.throwIfAborted();
     this.requests.push(request);
