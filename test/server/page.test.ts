@@ -1,12 +1,18 @@
-/** The chat page in a real browser. */
+/**
+ * The chat page in a real browser. With GQA_PAGE_MODEL (a chat model) and GQA_SCREENSHOT, the last test asks that model and
+ * takes the picture in docs.
+ */
 import type { Browser, Page } from 'playwright-core';
 
+import { Engine } from '../../lib/engine';
 import { createServer, type GqaServer } from '../../lib/server';
 import { browserCommand, launchBrowser } from '../support/browser';
 import { FakeEngine } from '../support/fake-engine';
 import { until } from '../support/http';
 
+const { GQA_PAGE_MODEL: model, GQA_SCREENSHOT: screenshot } = process.env;
 if (browserCommand === null) console.log('chat page: no Chromium (Debian: chromium), skipped');
+if (model === undefined) console.log('chat page: GQA_PAGE_MODEL names no model to ask, skipped');
 const describeInBrowser = browserCommand === null ? describe.skip : describe;
 
 describeInBrowser('the chat page', () => {
@@ -127,5 +133,27 @@ describeInBrowser('the chat page', () => {
     const { prompt } = engine.requests[0];
     expect(engine.tokenizer.decode(prompt, { skipSpecialTokens: true })).toBe('One day');
     expect(trouble).toEqual([]);
+  });
+
+  (model === undefined ? test.skip : test)('asks a real model', async () => {
+    const real = await Engine.start(model!, { name: 'SmolLM2-135M-Instruct', contextLength: 2048 });
+    server = await createServer(real, { logLevel: 'silent' });
+    try {
+      await open(await server.listen({ host: '127.0.0.1', port: 0 }));
+      await shortAnswers(240);
+      await page.getByRole('button', { name: 'Settings' }).click();
+      await page.getByLabel('Temperature').fill('0');
+      await page.getByRole('button', { name: 'Done' }).click();
+      await ask('Why is the sky blue?');
+      await page.getByText(/\d+ tokens, first after/).waitFor();
+      await page.getByRole('button', { name: 'Send' }).waitFor({ timeout: 60_000 });
+      await page.waitForTimeout(1100);
+      expect((await answers())[0].length).toBeGreaterThan(100);
+      if (screenshot !== undefined) await page.screenshot({ path: screenshot });
+    } finally {
+      await server.close();
+      await real.dispose();
+      server = await createServer(new FakeEngine(), { logLevel: 'silent' });
+    }
   });
 });
