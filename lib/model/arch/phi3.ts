@@ -1,7 +1,8 @@
 /**
  * Phi-3, 3.5 and Phi-4-mini: Llama with queries, keys and values stored as one matrix, gate and up as another; part of a
- * head may be turned. LongRoPE has two sets of divisors of the frequencies: the long one is taken unless the model is
- * loaded for no more tokens than the original context.
+ * head may be turned. LongRoPE has two sets of divisors of the frequencies. A model turns all its tokens by one of them:
+ * the long set where its context is longer than the original one. (transformers takes the short set for texts that fit the
+ * original context, and computes all keys anew when a text outgrows it.)
  */
 import type { Precision } from '../../core/precision';
 import { AttentionLayer } from '../../nn/attention-layer';
@@ -63,7 +64,6 @@ function readShortFactors(fields: JsonFields, pairs: number): number[] | null {
   return short;
 }
 
-/** `contextLength` of the config: what the model is loaded for. */
 function ropeOf({ headDim, rope, contextLength, originalContext, shortFactors }: Phi3Config): Rope {
   const { scaling } = rope;
   const short = shortFactors !== null && contextLength <= originalContext;
