@@ -148,3 +148,18 @@ export function dequantizeQ6_K(blocks: Uint8Array, out: Float32Array): void {
     }
   }
 }
+
+/** Twice the values of MXFP4's 4-bit floats (2 bits of exponent, 1 of mantissa), sign in the highest bit. */
+const FP4_DOUBLED = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/** { e u8, q fp4[32] }, q[i] in the low halves and q[i + 16] in the high ones: y[i] = 2^(e - 127) q[i] */
+export function dequantizeMXFP4(blocks: Uint8Array, out: Float32Array): void {
+  for (let b = 0, y = 0; y < out.length; b += 17, y += 32) {
+    const half = 2 ** (blocks[b] - 128);
+    for (let i = 0; i < 16; i++) {
+      const q = blocks[b + 1 + i];
+      out[y + i] = half * FP4_DOUBLED[q & 15];
+      out[y + i + 16] = half * FP4_DOUBLED[q >> 4];
+    }
+  }
+}

@@ -62,7 +62,7 @@ export const GGML_TYPES: ReadonlyMap<number, GgmlType> = new Map([
   [30, plain('BF16', 2, 'bf16')],
   [34, quantised('TQ1_0', 256, 54)],
   [35, quantised('TQ2_0', 256, 66)],
-  [39, quantised('MXFP4', 32, 17)],
+  [39, quantised('MXFP4', 32, 17, dequant.dequantizeMXFP4)],
 ]);
 
 const FLOAT_NAMES: Readonly<Record<FloatDType, string>> = { f32: 'F32', f16: 'F16', bf16: 'BF16' };

@@ -2,11 +2,12 @@
  * Model files with bytes changed, cut out, put in or cut off: each loads, or is refused by a GqaError. Never another
  * error, never a crash, never an allocation that the file's own size does not justify.
  */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { GqaError } from '../../lib';
+import { packageRoot } from '../../lib/backend/package-root';
 import { loadArchitecture } from '../../lib/model/arch';
 import { openCheckpoint } from '../../lib/model/checkpoint';
 import { writeGguf, type GgufType } from '../support/gguf';
@@ -150,6 +151,26 @@ test.each(['F32', 'Q4_0', 'Q8_0'] as GgufType[])('GGUF of %s', (type) => {
     fc.assert(
       fc.property(damages, (list) => void loads(damaged(file, headerBytes, list))),
       { numRuns: samples(400), seed: 99 },
+    ),
+  );
+});
+
+const GOLDENS = join(packageRoot(), 'test', 'golden', 'gguf');
+/** Keys, names, shapes: of these files nearly all of the first bytes. */
+const GOLDEN_HEADER = 6_000;
+
+test.each(readdirSync(GOLDENS))('GGUF of another architecture: %s', (name) => {
+  const file = readFileSync(join(GOLDENS, name));
+  const path = join(folder, name);
+  const loads = (content: Buffer) => {
+    writeFileSync(path, content);
+    return works(path);
+  };
+  expect(loads(file) || name === 'gpt_oss.gguf').toBe(true);
+  expectFrugal(() =>
+    fc.assert(
+      fc.property(damages, (list) => void loads(damaged(file, GOLDEN_HEADER, list))),
+      { numRuns: samples(40), seed: 97 },
     ),
   );
 });
