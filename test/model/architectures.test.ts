@@ -1,8 +1,11 @@
 /** Every architecture against Hugging Face transformers, on tiny checkpoints (scripts/make-golden.py), native and JS. */
-import { existsSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { packageRoot } from '../../lib/backend/package-root';
+import { ARCHITECTURES } from '../../lib/model/arch';
 import { openCheckpoint } from '../../lib/model/checkpoint';
+import { ARCHITECTURE_ROWS } from '../support/architecture-docs';
 import { figuresOn, type ArchitectureResult } from '../support/architecture-figures';
 import {
   ARCHITECTURE_GOLDENS,
@@ -32,6 +35,21 @@ describe.each(['native', 'js'] as const)('%s', (backend) => {
     }
     expect(greedy).toEqual(readArchitectureGolden(name).greedy);
   });
+});
+
+test('the table in the docs has every architecture and every golden', () => {
+  const docs = readFileSync(join(packageRoot(), 'docs', 'architectures.md'), 'utf8');
+  expect(ARCHITECTURE_ROWS.map(({ name }) => name).sort()).toEqual(
+    ARCHITECTURES.map(({ name }) => name).sort(),
+  );
+  expect(ARCHITECTURE_ROWS.flatMap(({ goldens }) => goldens).sort()).toEqual(NAMES);
+  for (const { name, goldens } of ARCHITECTURE_ROWS) {
+    const row = docs.split('\n').find((line) => line.startsWith(`| \`${name}\` `)) ?? '';
+    for (const golden of goldens) expect(row).toContain(`\`${golden}\``);
+    const figures = [...row.matchAll(/\d\.\de-\d+/g)].map(Number);
+    expect(figures.length).toBeGreaterThanOrEqual(2);
+    for (const figure of figures) expect(figure).toBeLessThan(ARCHITECTURE_LOGITS);
+  }
 });
 
 /** The same checkpoint with the config that transformers writes of it today. */

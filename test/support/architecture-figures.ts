@@ -1,6 +1,7 @@
 /**
  * Measures architectures on a backend, in a process of its own, for a process has one backend:
- *   node dist/test/support/architecture-figures.js NAME...    prints { NAME: figures, or the code and message of an error }
+ *   node dist/test/support/architecture-figures.js NAME[=PATH]...
+ * prints { NAME: figures, or the code and message of an error }, of the golden's own checkpoint or of the one at PATH.
  */
 import { spawnSync } from 'node:child_process';
 import { GqaError } from '../../lib/core/errors';
@@ -28,9 +29,9 @@ export function figuresOn(
   return JSON.parse(stdout) as Record<string, ArchitectureResult>;
 }
 
-function measure(name: string): ArchitectureResult {
+function measure(name: string, path?: string): ArchitectureResult {
   try {
-    return measureArchitecture(name);
+    return measureArchitecture(name, path);
   } catch (error) {
     const code = error instanceof GqaError ? error.code : 'UNTYPED';
     return { code, message: (error as Error).message };
@@ -38,7 +39,9 @@ function measure(name: string): ArchitectureResult {
 }
 
 if (require.main === module) {
-  const names = process.argv.slice(2);
-  const results = names.map((name) => [name, measure(name)] as const);
+  const results = process.argv.slice(2).map((argument) => {
+    const [name, path] = argument.split(/=(.*)/s);
+    return [name, measure(name, path)] as const;
+  });
   console.log(JSON.stringify(Object.fromEntries(results)));
 }

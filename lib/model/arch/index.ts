@@ -20,7 +20,8 @@ import { phi3 } from './phi3';
 import { qwen2 } from './qwen2';
 import { qwen3 } from './qwen3';
 
-const ARCHITECTURES: readonly Architecture[] = [
+/** All that are known. */
+export const ARCHITECTURES: readonly Architecture[] = [
   chatGlm,
   falcon,
   gemma2,
