@@ -21,13 +21,14 @@ Activations activationForm(const LinearProblem& p, DType weights) {
   return p.fast && weights == DType::bf16 && kDotBf16 ? Activations::pairs : Activations::rows;
 }
 
+GQA_INLINE int64_t tilesOf(int64_t rows) { return (rows + kTileTokens - 1) / kTileTokens; }
 GQA_INLINE int64_t tileTokens(int64_t m, int64_t last) { return last - m < kTileTokens ? last - m : kTileTokens; }
 
 void floatProducts(const Segment& s, float* c) {
   const PanelLayout layout = s.weights.layout();
-  const int64_t columns = s.weights.columns, rowBytes = layout.rowBytes(s.v);
-  const char* ahead = s.ahead;
-  for (int64_t m = s.first; m < s.last; m += kTileTokens, c += kTileTokens * kPanelLanes, ahead = nullptr)
+  const int64_t columns = s.weights.columns, rowBytes = layout.rowBytes(s.v), passes = tilesOf(s.last - s.first);
+  int64_t pass = 0;
+  for (int64_t m = s.first; m < s.last; m += kTileTokens, c += kTileTokens * kPanelLanes, ++pass)
     panelProduct(layout.dtype,
                  {s.problem.forms.rows + m * columns,
                   columns,
@@ -39,7 +40,7 @@ void floatProducts(const Segment& s, float* c) {
                   kPanelLanes,
                   Start::zero,
                   nullptr,
-                  {ahead, layout.rows() * rowBytes, s.problem.prefetch}},
+                  {s.ahead, layout.rows() * rowBytes, s.problem.prefetch, passes, pass}},
                  tileTokens(m, s.last), s.vectors);
 }
 
@@ -91,16 +92,15 @@ void roundedProducts(const Segment& s, Activations form, float* c) {
   t.scales = layout.scalesOffset(s.v, 0) - layout.vectorOffset(s.v);
   t.minimums = layout.rowVectors(s.v) * kLanes * 2;
   t.steps = form == Activations::pairs ? layout.rows() : layout.groups();
-  t.ahead = s.ahead;
+  t.first = true;
   const int64_t lastRow = s.last * x.tokenRows();
-  for (int64_t row = s.first * x.tokenRows(); row < lastRow; row += kTileTokens) {
+  for (int64_t row = s.first * x.tokenRows(); row < lastRow; row += kTileTokens, t.first = false) {
     const int64_t rows = tileTokens(row, lastRow);
     t.x = formOf(p.forms, form) + row * x.rowWords();
     t.c = form == Activations::digits ? digits : c;
     dotProduct(layout.dtype, t, rows, s.vectors);
     if (form == Activations::digits) sumDigits(digits, rows / kDigits, s.vectors, c);
     c += rows / x.tokenRows() * kPanelLanes;
-    t.ahead = nullptr;
   }
 }
 
@@ -150,7 +150,7 @@ void linearVectors(const LinearProblem& p, int64_t part, int64_t first, int64_t 
   for (int64_t v = first; v < last;) {
     const int64_t panelEnd = v - v % kPanelVectors + layout.rowVectors(v), end = panelEnd < last ? panelEnd : last;
     for (int64_t m = firstToken; m < lastToken; m += kBlockTokens) {
-      const bool ahead = p.prefetch != Prefetch::off && m == firstToken && v % kPanelVectors == 0 && end < last;
+      const bool ahead = p.prefetch != Prefetch::off && m == firstToken && end < last;
       Segment s = {p,
                    w,
                    v,
