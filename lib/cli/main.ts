@@ -9,6 +9,7 @@ import { addInfo } from './commands/info';
 import { addInspect } from './commands/inspect';
 import { addPerplexity } from './commands/perplexity';
 import { addPlan } from './commands/plan';
+import { addServe } from './commands/serve';
 import { addUptrain } from './commands/uptrain';
 import { EXIT_OK, reportError } from './exit';
 import { leaveWhenPipeCloses } from './terminal';
@@ -21,6 +22,8 @@ Examples:
   gqa generate "Once upon a time" --seed 7
   gqa generate --model ./SmolLM2-135M-Instruct --chat "What is a KV cache?"
   echo "The sea was" | gqa generate - --max-tokens 40 --json
+  gqa serve --model ./model.gguf             an OpenAI-compatible server, with a
+                                             chat page
   gqa bench --heads 32/8/128 --context 4096  how close to this machine's limits
   gqa perplexity --text FILE                 what a smaller KV cache costs
   gqa plan llama-3.1-8b --batch 8            what a model and its cache take
@@ -53,6 +56,7 @@ function buildProgram(): Command {
     })
     .exitOverride();
   addGenerate(program);
+  addServe(program);
   addBench(program);
   addPerplexity(program);
   addPlan(program);

@@ -1,7 +1,6 @@
 /** The options of createServer, with their defaults. */
-import { requireInteger, requireOptions } from '../core/validate';
 import { expectedError } from '../core/errors';
-import { describe } from '../core/validate';
+import { describe, requireInteger, requireOptions } from '../core/validate';
 
 export type LogLevel = 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent';
 export const LOG_LEVELS: readonly LogLevel[] = [
