@@ -49,6 +49,7 @@ function cellsOf(plain: Outcome, lost: Outcome): (string | number)[] {
   return [
     percent(plain.cacheHits),
     percent(plain.storeHits),
+    plain.fetched.toFixed(1),
     plain.spread.toFixed(2),
     percent(plain.utilisation),
     seconds(plain.median),
@@ -62,7 +63,15 @@ function report(trace: readonly Request[], replicas: number): void {
   console.log(`\n${replicas} replicas, ${trace.length} requests\n`);
   const load = ['busiest / mean', 'utilisation', 'first token s, median', 'p99'];
   const lost = ['lost replica: failed', 'extra prompt tokens'];
-  heading(['balancer', 'store', 'cache hits', 'store hits', ...load, ...lost]);
+  heading([
+    'balancer',
+    'store',
+    'cache hits',
+    'store hits',
+    'blocks fetched per request',
+    ...load,
+    ...lost,
+  ]);
   for (const make of routers(replicas)) {
     for (const store of [false, true]) {
       const run = (loss: boolean): Outcome =>
@@ -82,7 +91,7 @@ function main(options: Options): void {
     `A replica computes ${promptRate} prompt tokens a second, or ${outputRate} tokens of answers, ${sequenceRate} of one; one request's work after the other.`,
     `It keeps ${cacheBlocks} blocks of ${BLOCK} tokens, the store ${STORE_BLOCKS} for each replica, the least recently used leaving first; a block is fetched in ${1000 * fetchSeconds} ms.`,
     'The first third of the requests warms the caches; a replica, the busiest, is lost after two thirds; what it had in flight is asked again at once.',
-    'Networks, the balancer and the store are never the limit.',
+    'Networks, the balancer and the store are never the limit: see the blocks fetched per request.',
   ]) {
     console.log(`- ${line}`);
   }

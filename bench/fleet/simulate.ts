@@ -34,6 +34,8 @@ export interface Outcome {
   /** Prompt blocks found in the replica's cache, or only in the store, of all. */
   cacheHits: number;
   storeHits: number;
+  /** Blocks that a request fetches from the store, on average. */
+  fetched: number;
   /** Seconds of work of the busiest replica, of the mean. */
   spread: number;
   /** Mean part of the time that a replica works. */
@@ -170,6 +172,7 @@ class Simulation implements Fleet {
     return {
       cacheHits: counted.cacheHits / counted.blocks,
       storeHits: counted.storeHits / counted.blocks,
+      fetched: counted.storeHits / firstTokens.length,
       spread: Math.max(...work) / mean,
       utilisation: mean / seconds,
       median: sorted[Math.floor(sorted.length * 0.5)],
