@@ -18,6 +18,8 @@ import type { ModelConfig, WeightSource } from './types';
 import { openFolderWeights } from './weights';
 
 const MAX_CONFIG_BYTES = 2 ** 24;
+const UNREAD_TOKENIZER =
+  'has no tokenizer.json, only a tokenizer.model, which is not read (saving its tokenizer with transformers makes one)';
 
 export interface StoredFolder {
   form: 'folder';
@@ -94,7 +96,10 @@ function openGguf(path: string): Checkpoint {
 }
 
 function build(path: string, source: Parameters<typeof createTokenizer>[0] | null): Tokenizer {
-  return source === null ? missingTokenizer(path) : createTokenizer(source);
+  if (source !== null) return createTokenizer(source);
+  return existsSync(join(path, 'tokenizer.model'))
+    ? missingTokenizer(path, UNREAD_TOKENIZER)
+    : missingTokenizer(path);
 }
 
 function closingOnError<T>(file: { close(): void }, make: () => T): T {

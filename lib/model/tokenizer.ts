@@ -193,10 +193,10 @@ function templateOf(source: TokenizerSource): ChatTemplate | null {
   return new ChatTemplate(path, chatTemplate, { ...templateNames, ...ends });
 }
 
-/** Stands in for the tokenizer of a model without tokenizer files. */
-export function missingTokenizer(path: string): Tokenizer {
+/** Stands in for the tokenizer of a model without tokenizer files; `why` where there is more to say. */
+export function missingTokenizer(path: string, why = 'has no tokenizer'): Tokenizer {
   const refuse = (): never => {
-    throw new GqaError('NO_TOKENIZER', `${path} has no tokenizer: give token ids instead of text`, {
+    throw new GqaError('NO_TOKENIZER', `${path} ${why}: give token ids instead of text`, {
       argument: 'text',
       expected: 'token ids',
       received: 'text',

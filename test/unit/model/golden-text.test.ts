@@ -2,6 +2,7 @@
  * Tokenizers and chat templates against Hugging Face's tokenizers, SentencePiece and Jinja on odd texts
  * (scripts/make-golden-text.py).
  */
+import fc from 'fast-check';
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../../../lib/backend/package-root';
@@ -121,6 +122,59 @@ test.each(NAMES.filter((name) => name.endsWith('.model')))('%s: SentencePiece', 
   golden.ids.forEach((ids, i) => {
     expect(tokenizer.decode(ids)).toBe(golden.texts[i]);
     expectPieces(tokenizer, ids);
+  });
+});
+
+describe('any ids', () => {
+  const goldenOf = (name: string) => GOLDENS.find(([found]) => found === name)![1];
+  const tokenizers = ['gpt-4o', 'llama-spm', 'gemma-spm'].map((name) => {
+    const golden = goldenOf(name);
+    const size = Object.keys(golden.tokenizer.model.vocab).length;
+    return [name, fromFolder(`${name}-any`, golden), size] as const;
+  });
+  /** Bytes of characters, and what makes none, in a row. */
+  const bytes = fc.array(
+    fc.oneof(
+      fc.constantFrom(
+        ...['é', '日', '😀', '👩‍👧', 'a\u0301', '\ufeff'].map((c) => [...Buffer.from(c)]),
+      ),
+      fc.array(fc.nat({ max: 255 }), { minLength: 1, maxLength: 3 }),
+    ),
+    { maxLength: 6 },
+  );
+
+  test.each(tokenizers)(
+    '%s: pieces are whole characters, and together the text',
+    (_, tokenizer, size) => {
+      fc.assert(
+        fc.property(fc.array(fc.nat({ max: size - 1 }), { maxLength: 12 }), (ids) => {
+          const detokenizer = new Detokenizer(tokenizer, []);
+          const pieces = ids.map((id) => detokenizer.push(id));
+          for (const piece of pieces) expect(Buffer.from(piece).toString()).toBe(piece);
+          const whole = tokenizer.decode(ids);
+          const given = pieces.join('');
+          // What waits at the end is the beginning of a character.
+          expect(whole.slice(given.length)).toMatch(/^\ufffd*$/);
+          expect(whole.startsWith(given)).toBe(true);
+        }),
+        { numRuns: 300 },
+      );
+    },
+  );
+
+  test.each(tokenizers.slice(1))('%s: bytes make the text that they are', (name, tokenizer) => {
+    const { vocab } = goldenOf(name).tokenizer.model;
+    const idOf = (byte: number) => vocab[`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`];
+    fc.assert(
+      fc.property(bytes, (parts) => {
+        const all = parts.flat();
+        const ids = all.map(idOf);
+        expect(tokenizer.decode([vocab.a, ...ids, vocab.b])).toBe(
+          `a${Buffer.from(all).toString()}b`,
+        );
+      }),
+      { numRuns: 200 },
+    );
   });
 });
 

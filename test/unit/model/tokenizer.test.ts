@@ -1,12 +1,14 @@
 import fc from 'fast-check';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { GqaError } from '../../../lib/core/errors';
 import type { GgufFile, GgufValue } from '../../../lib/format/gguf';
+import { openCheckpoint } from '../../../lib/model/checkpoint';
 import { Detokenizer } from '../../../lib/model/detokenizer';
 import { createTokenizer, missingTokenizer, type Tokenizer } from '../../../lib/model/tokenizer';
 import { readFolderTokenizer } from '../../../lib/model/tokenizer-folder';
 import { readGgufTokenizer } from '../../../lib/model/tokenizer-gguf';
+import { ARCHITECTURE_GOLDENS } from '../../support/golden-architectures';
 import { embeddedModel } from '../../support/package';
 import { temporaryFolder, write } from '../format/build-files';
 
@@ -172,6 +174,25 @@ describe('encode and decode', () => {
     expect(codeOf(() => none.decode([1]))).toBe('NO_TOKENIZER');
     expect(codeOf(() => none.applyChatTemplate([]))).toBe('NO_TOKENIZER');
   });
+});
+
+test('a tokenizer.model alone is refused by name', () => {
+  const folder = path('sentencepiece-only');
+  const golden = join(ARCHITECTURE_GOLDENS, 'llama2');
+  mkdirSync(folder);
+  for (const file of ['config.json', 'model.safetensors']) {
+    symlinkSync(join(golden, file), join(folder, file));
+  }
+  const encode = () => {
+    const { tokenizer, weights } = openCheckpoint(folder);
+    weights.close();
+    tokenizer().encode('a');
+  };
+  expect(codeOf(encode)).toBe('NO_TOKENIZER');
+  expect(encode).not.toThrow(/tokenizer\.model/);
+  write(join(folder, 'tokenizer.model'), Buffer.from('x'));
+  expect(codeOf(encode)).toBe('NO_TOKENIZER');
+  expect(encode).toThrow(/tokenizer\.model/);
 });
 
 describe('pre-tokenizers of GGUF', () => {
