@@ -34,11 +34,13 @@ export class GgufReader {
   /** @throws GqaError INVALID_FILE beyond 2^53, where no size or offset of a file can be. */
   u64(): number {
     const at = this.take(8);
-    const value = this.window.readBigUInt64LE(at);
-    if (value > BigInt(Number.MAX_SAFE_INTEGER)) {
-      throw invalidFile(this.file.path, 'sizes below 2^53', String(value));
+    // Not as a BigInt: headers have a hundred thousand of these, the lengths of tokens and merges.
+    const high = this.window.readUInt32LE(at + 4);
+    if (high >= 2 ** 21) {
+      const value = String(this.window.readBigUInt64LE(at));
+      throw invalidFile(this.file.path, 'sizes below 2^53', value);
     }
-    return Number(value);
+    return high * 2 ** 32 + this.window.readUInt32LE(at);
   }
 
   /** A u64 that says how many items follow. */

@@ -11,12 +11,12 @@
  * opened. That reads all of it once, which the first token would do anyway.
  */
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { chmodSync, existsSync } from 'node:fs';
 import type { PackedFile, PackedFiles, PackedPlace, PackedWeights } from '../../backend/contract';
 import { WEIGHT_DTYPE_CODE, type WeightDType } from '../../core/dtype';
 import { AtomicOutput } from '../../format/atomic-output';
 import { BinaryFile, invalidFile } from '../../format/file';
-import { OutputFile } from '../../format/output-file';
+import { OutputFile, writing } from '../../format/output-file';
 import { JsonFields } from '../json-fields';
 
 const MAGIC = Buffer.from('gqa-weights-v1\n\0', 'latin1');
@@ -82,6 +82,9 @@ export class PackedFileWriter {
     this.file.writeAt(index, this.end);
     this.file.writeAt(preamble, 0);
     this.file.close();
+    // Whoever writes to a mapped file changes, or ends, those who have mapped it. Windows would not let go of it either.
+    if (process.platform !== 'win32')
+      writing(this.path, () => chmodSync(this.output.partial, 0o444));
     if (existsSync(this.path)) this.output.abort();
     else this.output.commit();
   }

@@ -1,24 +1,21 @@
 /** The folder of packed weights: what is mapped from it are the weights, whatever became of its files. */
 import {
-  copyFileSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
-  truncateSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { backend, loadModel } from '../../../lib';
-import { openCheckpoint } from '../../../lib/model/checkpoint';
-import { loadWeights, type WeightFacts } from '../../../lib/model/weight-cache';
 import { runProgram } from '../../support/child';
 import { Random } from '../../support/random';
 import { writeTinyCheckpoint } from '../../support/tiny-checkpoint';
+import { filesEnding, startModel, type Start } from '../../support/weight-cache';
 
 const { kind, reason } = backend();
 const withAddon = kind === 'native' ? describe : describe.skip;
@@ -38,31 +35,21 @@ beforeEach(() => {
   cache = mkdtempSync(join(root, 'cache-'));
 });
 
-/** Facts and logits of one start in this thread. */
-function start(
-  folder: string | false = cache,
-  path = checkpoint,
-): { facts: WeightFacts; logits: Float32Array } {
-  const opened = openCheckpoint(path);
-  const { model, weights: facts } = loadWeights(opened, 'exact', folder);
-  try {
-    const sequence = model.createCache({ capacity: 16 }).sequence();
-    return { facts, logits: model.forward(IDS, sequence, 'last') };
-  } finally {
-    model.dispose();
-    opened.weights.close();
-  }
-}
-
-function named(extension: string, folder = cache): string[] {
-  return readdirSync(folder).filter((name) => name.endsWith(extension));
+function start(folder: string | false = cache, path = checkpoint): Start {
+  return startModel(path, folder);
 }
 
 /** The one file of weights. */
 function weightsFile(): string {
-  const names = named('.weights');
+  const names = filesEnding(cache, '.weights');
   expect(names).toHaveLength(1);
   return join(cache, names[0]);
+}
+
+/** Another file in its place: nobody may write to one that was mapped. */
+function replace(file: string, bytes: Uint8Array): void {
+  rmSync(file);
+  writeFileSync(file, bytes);
 }
 
 withAddon('the weight cache', () => {
@@ -98,7 +85,7 @@ withAddon('the weight cache', () => {
       const at = [place, random.int(0, 63), whole.length - 1 - (place % 4000)][round % 3];
       const damaged = Buffer.from(whole);
       damaged[at] ^= 1 << random.int(0, 7);
-      writeFileSync(file, damaged);
+      replace(file, damaged);
       const again = start();
       expect(again.logits).toEqual(logits);
       expect(again.facts.source).toBe('cache');
@@ -114,9 +101,10 @@ withAddon('the weight cache', () => {
   test('a file of any length, of another model, or no file at all', () => {
     const { logits } = start();
     const file = weightsFile();
-    const { size } = statSync(file);
+    const whole = readFileSync(file);
+    const size = whole.length;
     for (const length of [0, 1, 63, 64, 4096, Math.floor(size / 2), size - 1]) {
-      truncateSync(file, length);
+      replace(file, whole.subarray(0, length));
       const again = start();
       expect(again.logits).toEqual(logits);
       expect(again.facts.reason).toMatch(/^packed and written: /);
@@ -125,7 +113,7 @@ withAddon('the weight cache', () => {
     const other = writeTinyCheckpoint(join(cache, 'other'), { seed: 2 });
     const foreign = start(join(cache, 'foreign'), other);
     expect(foreign.logits).not.toEqual(logits);
-    copyFileSync(foreign.facts.path!, file);
+    replace(file, readFileSync(foreign.facts.path!));
     expect(start().logits).toEqual(logits);
     rmSync(file);
     mkdirSync(file);
@@ -160,7 +148,7 @@ withAddon('the weight cache', () => {
     expect(after.facts.reason).toBe('packed and written: not in the cache');
     expect(after.facts.path).not.toBe(before.facts.path);
     expect(after.logits).toEqual(start(false, path).logits);
-    expect(named('.weights')).toHaveLength(2);
+    expect(filesEnding(cache, '.weights')).toHaveLength(2);
   });
 
   test('loadModel: the folder asked for, none, and none by default for a small model', async () => {
