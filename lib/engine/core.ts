@@ -18,14 +18,15 @@ import { SharedScratch } from './request-sampler';
 import { Scheduler, type Entry } from './scheduler';
 import { NO_SPECULATION, type Speculator } from './speculation';
 import { StepCost } from './step-cost';
-import { share, TaskMemory } from './task-memory';
+import { TaskMemory, type BlockTier } from './task-memory';
 
 export interface CoreOptions {
   maxSequences: number;
   stepTokens: number;
   /** What the cache was made with. */
   budgetTokens: number;
-  speculator?: Speculator;
+  speculator?: Speculator | null;
+  tier?: BlockTier | null;
 }
 
 /** What steps brought. */
@@ -74,7 +75,11 @@ export class EngineCore {
     this.scratch = new SharedScratch(this.vocabSize);
     this.speculator = options.speculator ?? NO_SPECULATION;
     const { maxSequences, stepTokens, budgetTokens } = options;
-    this.memory = new TaskMemory(cache, budgetTokens, (task) => this.speculator.forget(task));
+    this.memory = new TaskMemory(cache, {
+      capacityTokens: budgetTokens,
+      onLeave: (task) => this.speculator.forget(task),
+      tier: options.tier ?? null,
+    });
     this.scheduler = new Scheduler(this.memory, {
       maxSequences,
       stepTokens,
@@ -131,7 +136,8 @@ export class EngineCore {
     return news;
   }
 
-  stats(): WorkerStats {
+  /** Of prefixes beyond this process it knows nothing. */
+  stats(): Omit<WorkerStats, 'store'> {
     const { memory, scheduler, steps, stepMs, promptTokens, generatedTokens } = this;
     const { hitTokens, lookupTokens, capacityTokens } = memory;
     const { running, waiting, preempted } = scheduler;
@@ -139,7 +145,6 @@ export class EngineCore {
       ...{ running, waiting, preempted, promptTokens, generatedTokens, steps, stepMs },
       cache: { capacityTokens, ...memory.usage(), hitTokens, lookupTokens },
       speculation: this.speculator.totals,
-      store: null,
     };
   }
 
@@ -191,7 +196,7 @@ export class EngineCore {
       const begins = task.tokens.length - task.promptTokens === 0;
       if (begins && want !== 'all') this.promptTokens += ids.length;
       if (want === 'none') continue;
-      if (begins) share(task.tokens, task.sequence!);
+      if (begins) this.memory.offer(task);
       try {
         this.takeTokens(row, first, now);
       } catch (error) {

@@ -16,6 +16,8 @@ export class EngineTask implements Task {
   laggingSince: number | null = null;
   /** Whether it was admitted before; its first admission looked for its prompt in the cache. */
   admitted = false;
+  /** Blocks of its tokens that came from the cache, or were offered beyond this process. */
+  keptBlocks = 0;
   readonly progress: Progress = { startedAt: 0, cachedTokens: 0, drafted: 0, accepted: 0 };
   private readonly endIds: ReadonlySet<number>;
   private readonly sampler: RequestSampler;

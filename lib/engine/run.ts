@@ -45,8 +45,8 @@ export class Run implements EngineRun {
   private firstTokenAt = 0;
   private lastTokenAt = 0;
   private outcome: EngineResult | null = null;
-  /** A GqaError, or the reason of the request's signal. */
-  private error: Error | null = null;
+  /** Why nothing more comes: a GqaError, or the reason of the request's signal. */
+  private failure: { error: Error } | null = null;
   private wake: (() => void) | null = null;
   private settle!: { resolve(result: EngineResult): void; reject(error: unknown): void };
   private readonly onAbort = (): void => this.abort(this.request.signal!.reason);
@@ -69,7 +69,7 @@ export class Run implements EngineRun {
     return {
       next: async () => {
         for (;;) {
-          if (this.error !== null) throw this.error;
+          if (this.failure !== null) throw this.failure.error;
           const piece = this.take();
           if (piece !== null) return { value: piece, done: false };
           if (this.outcome !== null) return { value: undefined, done: true };
@@ -119,13 +119,13 @@ export class Run implements EngineRun {
   /** @internal Nothing more comes: the reader's next() and `result` reject. */
   fail(error: unknown): void {
     if (this.ended) return;
-    this.error = error as Error;
+    this.failure = { error: error as Error };
     this.end();
     this.settle.reject(error);
   }
 
   private get ended(): boolean {
-    return this.outcome !== null || this.error !== null;
+    return this.outcome !== null || this.failure !== null;
   }
 
   /** The reader does not want the rest. */

@@ -1,2 +1,3 @@
+export { modelDigest } from './contents';
 export { checkWeightCache, loadWeights } from './load';
 export type { LoadedWeights, WeightCacheChoice, WeightFacts } from './load';

@@ -5,7 +5,7 @@
  */
 import { createHash } from 'node:crypto';
 import { rmSync, statSync } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { getBackend } from '../../backend';
 import { WEIGHT_LAYOUT, type PackedFiles } from '../../backend/contract';
 import { expectedError, GqaError } from '../../core/errors';
@@ -14,7 +14,7 @@ import { describe } from '../../core/validate';
 import { loadArchitecture } from '../arch';
 import type { Checkpoint } from '../checkpoint';
 import type { LanguageModel, WeightSource } from '../types';
-import { fileHash } from './file-hash';
+import { checkpointPaths, contentsOf } from './contents';
 import {
   cacheLimit,
   defaultFolder,
@@ -184,11 +184,6 @@ class CachedWeights {
   }
 }
 
-function checkpointPaths({ stored }: Checkpoint): string[] {
-  if (stored.form === 'gguf') return [stored.file.path];
-  return [...new Set([...stored.files.values()].map((file) => file.path))];
-}
-
 function checkpointBytes(checkpoint: Checkpoint): number {
   return checkpointPaths(checkpoint).reduce((sum, path) => sum + statSync(path).size, 0);
 }
@@ -198,16 +193,8 @@ function checkpointBytes(checkpoint: Checkpoint): number {
  * file), what packing makes of them, and on which instruction set.
  */
 function cacheKey(checkpoint: Checkpoint, folder: string): string {
-  const { stored } = checkpoint;
-  const files = checkpointPaths(checkpoint).map((path) => [basename(path), fileHash(path, folder)]);
-  const form =
-    stored.form === 'gguf'
-      ? 'gguf'
-      : [stored.json, [...stored.files].map(([name, file]) => [name, basename(file.path)])];
   const { isa } = getBackend().info;
-  // A renamed GGUF file is the same model.
-  const contents = stored.form === 'gguf' ? files.map(([, hash]) => hash) : files;
   return createHash('sha256')
-    .update(JSON.stringify({ layout: WEIGHT_LAYOUT, isa, form, contents }))
+    .update(JSON.stringify({ layout: WEIGHT_LAYOUT, isa, ...contentsOf(checkpoint, folder) }))
     .digest('hex');
 }
