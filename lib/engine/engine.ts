@@ -15,6 +15,7 @@ import type {
   EngineRequest,
   EngineRun,
   EngineStats,
+  ResolvedRequest,
 } from './types';
 
 /**
@@ -110,7 +111,7 @@ export class Engine implements EngineLike {
     return this.dispose();
   }
 
-  private begin(request: EngineRequest): EngineRun {
+  private begin(request: ResolvedRequest): EngineRun {
     const { client } = this;
     const id = this.nextId++;
     const run = new Run(request, this.tokenizer, clock(), {
@@ -118,7 +119,7 @@ export class Engine implements EngineLike {
       read: (tokens) => client.send({ type: 'read', id, tokens }),
       ended: () => client.forget(id),
     });
-    const { prompt, maxTokens, sampling, logprobs, priority = 0, user } = request;
+    const { prompt, maxTokens, sampling, logprobs, priority, user } = request;
     client.add(id, run);
     if (maxTokens === 0) {
       const now = clock();
@@ -133,13 +134,13 @@ export class Engine implements EngineLike {
   }
 
   /** A stop string that spells a special token is that token. */
-  private endIdsOf({ stop, ignoreEos }: EngineRequest): number[] {
+  private endIdsOf({ stop, ignoreEos }: ResolvedRequest): number[] {
     const { available } = this.tokenizer;
     const special = (text: string): number[] => {
       const id = available ? this.tokenizer.specialTokenId(text) : undefined;
       return id === undefined ? [] : [id];
     };
-    return [...(ignoreEos === true ? [] : this.endIds), ...stop.flatMap(special)];
+    return [...(ignoreEos ? [] : this.endIds), ...stop.flatMap(special)];
   }
 
   private checkLive(): void {

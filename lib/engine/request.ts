@@ -1,4 +1,5 @@
 /** A request, checked before the worker hears of it. */
+import { randomInt } from 'node:crypto';
 import { expectedError } from '../core/errors';
 import {
   describe,
@@ -7,10 +8,21 @@ import {
   requireInteger,
   requireOptions,
 } from '../core/validate';
-import type { EngineRequest, RequestSampling } from './types';
+import type { EngineRequest, RequestSampling, ResolvedRequest } from './types';
 
 /** Alternatives beside a token at most. */
 const MOST_LOGPROBS = 20;
+const DEFAULT_MAX_TOKENS = 256;
+/** Sampling that changes nothing: greedy, without penalties. */
+const NEUTRAL = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  frequencyPenalty: 0,
+  presencePenalty: 0,
+};
 
 /**
  * A copy that was checked, `maxTokens` no more than the context has room for.
@@ -21,18 +33,18 @@ export function checkRequest(
   request: EngineRequest,
   vocabSize: number,
   room: { contextLength: number; windowed: boolean },
-): EngineRequest {
+): ResolvedRequest {
   requireOptions(request, 'request');
   const prompt = checkPrompt(request.prompt, vocabSize, room);
-  const asked = request.maxTokens;
+  const asked = request.maxTokens ?? DEFAULT_MAX_TOKENS;
   const most = asked === Infinity ? asked : requireInteger(asked, 'request.maxTokens', 0);
   const left = room.windowed ? Number.MAX_SAFE_INTEGER : room.contextLength - prompt.length;
   return {
     prompt,
     maxTokens: Math.min(most, left),
-    sampling: checkSampling(request.sampling, vocabSize),
-    stop: checkStops(request.stop),
-    logprobs: requireInteger(request.logprobs, 'request.logprobs', -1, MOST_LOGPROBS),
+    sampling: checkSampling(request.sampling ?? {}, vocabSize),
+    stop: checkStops(request.stop ?? []),
+    logprobs: requireInteger(request.logprobs ?? -1, 'request.logprobs', -1, MOST_LOGPROBS),
     priority: requireFinite(request.priority ?? 0, 'request.priority'),
     user: requireText(request.user, 'request.user'),
     signal: requireSignal(request.signal),
@@ -63,26 +75,27 @@ function checkPrompt(
   return [...(prompt as number[])];
 }
 
-function checkSampling(sampling: RequestSampling, vocabSize: number): RequestSampling {
+function checkSampling(given: Partial<RequestSampling>, vocabSize: number): RequestSampling {
   const name = 'request.sampling';
-  requireOptions(sampling, name);
-  const number = (key: keyof RequestSampling, min: number, max: number): number => {
-    const value = requireFinite(sampling[key], `${name}.${key}`);
+  requireOptions(given, name);
+  const number = (key: keyof typeof NEUTRAL, min: number, max: number): number => {
+    const value = requireFinite(given[key] ?? NEUTRAL[key], `${name}.${key}`);
     if (value >= min && value <= max) return value;
     const expected =
       max === Infinity ? `a number of at least ${min}` : `a number from ${min} to ${max}`;
     throw expectedError('OUT_OF_RANGE', `${name}.${key}`, expected, describe(value));
   };
+  const seed = given.seed ?? randomInt(2 ** 32);
   return {
     temperature: number('temperature', 0, Infinity),
-    topK: requireInteger(sampling.topK, `${name}.topK`, 0),
+    topK: requireInteger(given.topK ?? NEUTRAL.topK, `${name}.topK`, 0),
     topP: number('topP', 0, 1),
     minP: number('minP', 0, 1),
     repetitionPenalty: number('repetitionPenalty', Number.MIN_VALUE, Infinity),
     frequencyPenalty: number('frequencyPenalty', -Infinity, Infinity),
     presencePenalty: number('presencePenalty', -Infinity, Infinity),
-    logitBias: checkBias(sampling.logitBias, vocabSize),
-    seed: requireInteger(sampling.seed, `${name}.seed`, Number.MIN_SAFE_INTEGER),
+    logitBias: checkBias(given.logitBias, vocabSize),
+    seed: requireInteger(seed, `${name}.seed`, Number.MIN_SAFE_INTEGER),
   };
 }
 

@@ -8,10 +8,10 @@ import type { TokenLogprobs } from './logprobs';
 import { clock, READ_AHEAD, type Progress, type WireEnd, type WireTokens } from './protocol';
 import type {
   EnginePiece,
-  EngineRequest,
   EngineResult,
   EngineRun,
   GeneratedToken,
+  ResolvedRequest,
   TokenAlternative,
 } from './types';
 
@@ -34,7 +34,6 @@ interface Piece {
 const READ_STEP = READ_AHEAD / 4;
 
 export class Run implements EngineRun {
-  readonly result: Promise<EngineResult>;
   private readonly detokenizer: Detokenizer;
   private readonly stops: StopStrings<Piece>;
   /** What nobody has read yet. */
@@ -47,25 +46,36 @@ export class Run implements EngineRun {
   private outcome: EngineResult | null = null;
   /** Why nothing more comes: a GqaError, or the reason of the request's signal. */
   private failure: { error: Error } | null = null;
+  private iterated = false;
+  private resultAsked = false;
+  private readonly whole: Promise<EngineResult>;
   private wake: (() => void) | null = null;
   private settle!: { resolve(result: EngineResult): void; reject(error: unknown): void };
   private readonly onAbort = (): void => this.abort(this.request.signal!.reason);
 
   constructor(
-    private readonly request: EngineRequest,
+    private readonly request: ResolvedRequest,
     private readonly tokenizer: Tokenizer,
     private readonly submittedAt: number,
     private readonly hooks: RunHooks,
   ) {
     this.detokenizer = new Detokenizer(tokenizer, request.prompt);
     this.stops = new StopStrings(request.stop);
-    this.result = new Promise((resolve, reject) => (this.settle = { resolve, reject }));
+    this.whole = new Promise((resolve, reject) => (this.settle = { resolve, reject }));
     // Who reads the pieces hears of it there.
-    this.result.catch(() => undefined);
+    this.whole.catch(() => undefined);
     request.signal?.addEventListener('abort', this.onAbort, { once: true });
   }
 
+  get result(): Promise<EngineResult> {
+    this.resultAsked = true;
+    if (this.readsItself) this.tellRead();
+    if (this.outcome !== null && this.readsItself) this.settle.resolve(this.outcome);
+    return this.whole;
+  }
+
   [Symbol.asyncIterator](): AsyncIterator<EnginePiece, undefined> {
+    this.iterated = true;
     return {
       next: async () => {
         for (;;) {
@@ -124,6 +134,11 @@ export class Run implements EngineRun {
     this.settle.reject(error);
   }
 
+  /** Only the result is wanted: nothing waits for a reader of pieces. */
+  private get readsItself(): boolean {
+    return this.resultAsked && !this.iterated;
+  }
+
   private get ended(): boolean {
     return this.outcome !== null || this.failure !== null;
   }
@@ -162,7 +177,7 @@ export class Run implements EngineRun {
       ...(drafted > 0 && { speculation: { drafted, accepted } }),
     };
     this.end();
-    if (this.unread === null) this.settle.resolve(this.outcome);
+    if (this.unread === null || this.readsItself) this.settle.resolve(this.outcome);
   }
 
   private end(): void {
@@ -192,7 +207,9 @@ export class Run implements EngineRun {
 
   /** What is neither unread nor on its way: tokens whose text is held back count as read. */
   private tellRead(): void {
-    const read = this.received - (this.unread?.tokens.length ?? 0);
+    if (this.ended) return;
+    const unread = this.readsItself ? 0 : (this.unread?.tokens.length ?? 0);
+    const read = this.received - unread;
     if (read - this.toldRead < READ_STEP) return;
     this.hooks.read(read - this.toldRead);
     this.toldRead = read;

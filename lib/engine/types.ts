@@ -6,11 +6,14 @@ import type { ModelConfig } from '../model/types';
 
 /** Drafts by looking back in the text itself, by a smaller model, or both. */
 export interface SpeculationOptions {
-  /** Drafts are what followed the last `ngram` tokens where they stood before; `draft` tokens at most. */
+  /**
+   * Drafts are what followed the last tokens where they stood before, after the longest such run: `ngram` tokens at most,
+   * default 4, and no fewer than 2. `draft` tokens at most, default 10.
+   */
   lookup?: true | { ngram?: number; draft?: number };
   /** Folder or file of a model with the same tokenizer, which drafts. */
   draftModel?: string;
-  /** Tokens that the draft model drafts at a time. */
+  /** Tokens that the draft model drafts at a time, at most; default 4. */
   draftTokens?: number;
 }
 
@@ -80,13 +83,14 @@ export interface RequestSampling {
 export interface EngineRequest {
   /** Token ids; at least one. */
   prompt: readonly number[];
-  /** At most; what the context leaves where that is less. */
-  maxTokens: number;
-  sampling: RequestSampling;
-  /** The answer ends before the first of these texts. */
-  stop: readonly string[];
-  /** How many of the most likely tokens come with each; 0: the chosen one's log probability alone; -1: none. */
-  logprobs: number;
+  /** At most; what the context leaves where that is less. Default 256, Infinity for as many as there is room for. */
+  maxTokens?: number;
+  /** Default: greedy, without penalties; a new seed each time. */
+  sampling?: Partial<RequestSampling>;
+  /** The answer ends before the first of these texts; a special token's text counts as that token. */
+  stop?: readonly string[];
+  /** How many of the most likely tokens come with each, 20 at most; 0: the chosen one's alone; -1, the default: none. */
+  logprobs?: number;
   /** Larger goes first; default 0. */
   priority?: number;
   /** Requests of one user share what one user gets; undefined is a user too. */
@@ -96,6 +100,12 @@ export interface EngineRequest {
   /** Go on behind the model's end of text, up to maxTokens. */
   ignoreEos?: boolean;
 }
+
+/** A request that was checked, its defaults filled in. */
+export type ResolvedRequest = EngineRequest &
+  Required<Pick<EngineRequest, 'maxTokens' | 'stop' | 'logprobs' | 'priority' | 'ignoreEos'>> & {
+    sampling: RequestSampling;
+  };
 
 export interface TokenAlternative {
   id: number;
@@ -138,7 +148,10 @@ export interface EngineResult {
 
 /** A request that runs. A reader that lags pauses this run alone. */
 export interface EngineRun extends AsyncIterable<EnginePiece> {
-  /** Settles when the run has ended and been read; a rejection that nobody handles is no error of the process. */
+  /**
+   * Settles when the run has ended and been read; where it is asked for and the pieces are not, the run reads itself. A
+   * rejection that nobody handles is no error of the process.
+   */
   readonly result: Promise<EngineResult>;
 }
 

@@ -56,6 +56,19 @@ test('where the budget is small sequences lose their blocks and answer the same'
   await small.dispose();
 });
 
+test('a request needs no more than a prompt, and its result no reader', async () => {
+  const prompt = engine.tokenizer.encode('Once upon a time');
+  const { text, usage } = await engine.submit({ prompt, maxTokens: 200, ignoreEos: true }).result;
+  expect(usage.completionTokens).toBe(200);
+  const { result } = await readAll(
+    engine.submit(request({ prompt, maxTokens: 200, ignoreEos: true })),
+  );
+  expect(text).toBe(result.text);
+  await expect(engine.submit({ prompt, maxTokens: 1 }).result).resolves.toMatchObject({
+    finishReason: 'length',
+  });
+});
+
 test('a seed gives the same text whatever else runs', async () => {
   const prompt = engine.tokenizer.encode('Once upon a time');
   const one = request({ prompt, sampling: sampling({ temperature: 1, topP: 0.95, seed: 7 }) });

@@ -13,6 +13,7 @@ import type {
   EngineResult,
   EngineRun,
   EngineStats,
+  ResolvedRequest,
 } from '../../lib/engine/types';
 import { embeddedModel } from './package';
 
@@ -29,7 +30,7 @@ export class FakeEngine implements EngineLike {
   readonly tokenizer: Tokenizer;
   readonly model: EngineModel;
   /** What came, in order. */
-  readonly requests: EngineRequest[] = [];
+  readonly requests: ResolvedRequest[] = [];
   /** Runs whose signal was aborted. */
   aborted = 0;
   live = true;
@@ -60,7 +61,9 @@ export class FakeEngine implements EngineLike {
       throw new GqaError('QUEUE_FULL', 'Expected fewer requests');
     }
     request.signal?.throwIfAborted();
-    this.requests.push(request);
+    // A server leaves nothing to defaults.
+    const whole = request as ResolvedRequest;
+    this.requests.push(whole);
     this.running++;
     let ended = false;
     const end = () => {
@@ -77,7 +80,7 @@ export class FakeEngine implements EngineLike {
     });
     result.catch(() => undefined);
     result.then(end, end);
-    const pieces = this.pieces(request, result, this.answer!);
+    const pieces = this.pieces(whole, result, this.answer!);
     return { result, [Symbol.asyncIterator]: () => pieces };
   }
 
@@ -85,7 +88,7 @@ export class FakeEngine implements EngineLike {
 
   /** Answers with the prompt's ids from the end to the beginning, plus the seed where that is sampled by. */
   private async *pieces(
-    { prompt, maxTokens, sampling, signal, logprobs }: EngineRequest,
+    { prompt, maxTokens, sampling, signal, logprobs }: ResolvedRequest,
     result: Promise<EngineResult>,
     { resolve, reject }: Settle,
   ): AsyncGenerator<EnginePiece> {
