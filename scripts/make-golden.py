@@ -137,6 +137,11 @@ CONFIGS = {
                     layer_types=["sliding_attention", "full_attention", "sliding_attention"], rms_norm_eps=1e-5, attention_bias=True,
                     max_position_embeddings=256, tie_word_embeddings=False, eos_token_id=2, pad_token_id=0),
 }
+# The form that gpt-oss is given out in: experts in MXFP4, see to_mxfp4.
+CONFIGS["gpt_oss-mxfp4"] = dict(
+    CONFIGS["gpt_oss"], hidden_size=64, intermediate_size=64, num_local_experts=3, num_hidden_layers=2,
+    layer_types=["sliding_attention", "full_attention"],
+)
 # bf16 where nothing else is said.
 DTYPES = {"llama2": torch.float16, "gpt_neox-sequential": torch.float32, "qwen2-window": torch.float16}
 # Eager attention adds Falcon's ALiBi twice, once with the mask.
@@ -194,12 +199,33 @@ def write_checkpoint(folder, name, seed):
     (folder / "config.json").write_text(text)
 
 
+def to_mxfp4(folder):
+    """Experts [experts, in, out] as blocks [experts, out, in / 32, 16] of two numbers a byte, each over 2^(scale - 127)."""
+    table = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if name.endswith(("gate_up_proj", "down_proj"))]:
+        rows = tensors.pop(name).float().transpose(1, 2)
+        blocks = rows.reshape(*rows.shape[:2], -1, 32)
+        exponents = blocks.abs().amax(-1).log2().floor() - 2
+        codes = (blocks / 2 ** exponents[..., None])[..., None].sub(table).abs().argmin(-1)
+        tensors[f"{name}_blocks"] = (codes[..., 0::2] | codes[..., 1::2] << 4).to(torch.uint8).contiguous()
+        tensors[f"{name}_scales"] = (exponents + 127).to(torch.uint8).contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = dict(
+        modules_to_not_convert=["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"],
+        quant_method="mxfp4",
+    )
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
 def compute(folder, name, prompt):
     """Logits [tokens, vocabulary] of the prompt, greedy tokens after it and the margin of each; from what is on disk."""
     model, report = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation=ATTENTION.get(name, "eager"),
         experts_implementation="eager", output_loading_info=True,
     )
+    model.float()
     problems = {key: value for key, value in report.items() if value}
     assert not problems, problems
     model.eval()
@@ -257,6 +283,8 @@ def make(name):
     for seed in range(1, 100):
         folder = pathlib.Path(tempfile.mkdtemp())
         write_checkpoint(folder, name, seed)
+        if name == "gpt_oss-mxfp4":
+            to_mxfp4(folder)
         logits, greedy, margins = compute(folder, name, prompt)
         if min(margins) >= MIN_MARGIN and len(set(greedy)) >= MIN_DIFFERENT:
             break

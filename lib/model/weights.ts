@@ -5,7 +5,8 @@
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { GqaError } from '../core/errors';
-import { invalidFile, readJsonFile } from '../format/file';
+import { allocate, invalidFile, readJsonFile } from '../format/file';
+import { MXFP4_BLOCK, MXFP4_BLOCK_BYTES, mxfp4AsQ8_0 } from '../format/mxfp4';
 import { SafetensorsFile } from '../format/safetensors';
 import { JsonFields } from './json-fields';
 import type { MatrixTensor, WeightSource, WeightTensor } from './types';
@@ -44,8 +45,25 @@ export class SafetensorsWeights implements WeightSource {
     return file.read(name);
   }
 
+  /** What is stored in MXFP4, as `name`_blocks and `name`_scales, is told as Q8_0, of the same numbers. */
   loadMatrix(name: string, shape: readonly number[]): MatrixTensor {
-    return this.load(name, shape);
+    if (this.has(name) || !this.has(`${name}_blocks`)) return this.load(name, shape);
+    const rows = shape.slice(0, -1);
+    const blocks = shape[shape.length - 1] / MXFP4_BLOCK;
+    const codes = this.bytes(`${name}_blocks`, [...rows, blocks, MXFP4_BLOCK_BYTES]);
+    const scales = this.bytes(`${name}_scales`, [...rows, blocks]);
+    return { shape, dtype: 'q8_0', data: mxfp4AsQ8_0(name, codes, scales) };
+  }
+
+  private bytes(name: string, shape: readonly number[]): Uint8Array {
+    const file = this.files.get(name);
+    const entry = file?.tensors.get(name);
+    if (file === undefined || entry === undefined) throw missing(name);
+    checkShape(file.path, name, entry.shape, shape);
+    if (entry.dtype !== 'U8') throw invalidFile(file.path, `${name} of U8`, entry.dtype);
+    const data = allocate(name, entry.bytes, () => new Uint8Array(entry.bytes));
+    file.readBytes(name, data, 0);
+    return data;
   }
 
   close(): void {

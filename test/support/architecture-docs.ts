@@ -125,8 +125,9 @@ export const ARCHITECTURE_ROWS: readonly ArchitectureRow[] = [
   {
     name: 'gpt_oss',
     models: 'gpt-oss-20b, gpt-oss-120b',
-    features: 'sink logits, windows in every other layer, YaRN, a mixture of experts with biases',
-    goldens: ['gpt_oss'],
+    features:
+      'sink logits, windows in every other layer, YaRN, a mixture of experts with biases; bf16 or MXFP4',
+    goldens: ['gpt_oss', 'gpt_oss-mxfp4'],
     gguf: 'gpt-oss',
   },
 ];
@@ -205,6 +206,7 @@ The figures are errors of logits against transformers ${transformers} (torch ${t
 - ChatGLM2 is no class of transformers: its checkpoint is that of a \`glm\` under ChatGLM2's names.
 - transformers' eager attention adds Falcon-RW's ALiBi twice; its golden is of \`sdpa\`, which adds it once.
 - LongRoPE has divisors for short and for long contexts. transformers changes from one to the other as a text grows; here the long ones are taken unless the model is loaded for no more than its original context (\`contextLength\`), so that a cache holds keys of one kind.
+- gpt-oss is given out in MXFP4. Its numbers are told as blocks of Q8_0, which have the same ones at twice the bytes, and multiplied as those.
 - \`positions: 'cache'\` is for models that turn all keys by one RoPE.
 `;
 }

@@ -1,7 +1,7 @@
 /**
  * gpt-oss: a mixture of experts with biases and a gate of its own, sink logits (what a head may give its attention to in
- * place of a key), windows in every other layer, YaRN. Experts are stored as [experts, input, output], the outputs of gate
- * and up in turn.
+ * place of a key), windows in every other layer, YaRN. Experts are stored as [experts, input, output], or in MXFP4 as
+ * [experts, output, input], the outputs of gate and up in turn.
  */
 import type { Precision } from '../../core/precision';
 import { Tensor } from '../../core/tensor';
@@ -14,7 +14,7 @@ import { TransformerBlock } from '../../nn/transformer-block';
 import { checkSilu, readCommon, type ConfigSource } from '../config';
 import { readLayerWindows, type WindowedConfig } from '../config-windows';
 import { unsupported, type JsonFields } from '../json-fields';
-import type { LanguageModel, WeightSource, WeightTensor } from '../types';
+import type { LanguageModel, MatrixTensor, WeightSource, WeightTensor } from '../types';
 import type { Architecture } from './architecture';
 import { loadDecoder } from './llama-parts';
 
@@ -46,7 +46,9 @@ function readConfig(source: ConfigSource): GptOssConfig {
   const fields = source.fields.withDefaults(DEFAULTS);
   checkSilu(fields);
   checkGate(fields);
-  const config = readCommon('gpt_oss', { ...source, fields }, { theta: 150_000 });
+  const mxfp4 = fields.object('quantization_config').text('quant_method') === 'mxfp4';
+  const read = mxfp4 ? fields.with({ quantization_config: undefined }) : fields;
+  const config = readCommon('gpt_oss', { ...source, fields: read }, { theta: 150_000 });
   const experts = fields.integer('num_local_experts', 128);
   const expertsPerToken = fields.integer('num_experts_per_tok', 4);
   if (expertsPerToken > experts) {
@@ -119,10 +121,11 @@ function loadExperts(
   }));
 }
 
-/** The matrices of all experts as one tensor [experts, input, output], read when the first of them is asked for. */
+/** The matrices of all experts as one tensor, read when the first of them is asked for. */
 class ExpertMatrices {
   private readonly bias: WeightTensor;
   private stored: WeightTensor | null = null;
+  private blocks: MatrixTensor | null = null;
 
   constructor(
     private readonly weights: WeightSource,
@@ -136,7 +139,9 @@ class ExpertMatrices {
   linear(expert: number, first: number, every: number): Linear {
     const [, inputs, stored] = this.shape;
     const shape = [stored / every, inputs];
-    const make = (): WeightTensor => this.transposed(expert, first, every);
+    const inBlocks = this.weights.has(`${this.name}_blocks`);
+    const make = (): MatrixTensor =>
+      inBlocks ? this.picked(expert, first, every) : this.transposed(expert, first, every);
     const name = `${this.name} ${expert} ${first}`;
     const weight = this.weights.derive?.(name, shape, make) ?? make();
     const data = this.bias.data
@@ -145,6 +150,22 @@ class ExpertMatrices {
     return new Linear(weight, { shape: [shape[0]], dtype: this.bias.dtype, data });
   }
 
+  /** From [experts, output, input]. */
+  private picked(expert: number, first: number, every: number): MatrixTensor {
+    const [experts, inputs, stored] = this.shape;
+    this.blocks ??= this.weights.loadMatrix(this.name, [experts, stored, inputs]);
+    const { data } = this.blocks;
+    const outputs = stored / every;
+    const width = data.length / (experts * stored);
+    const out = data.slice(0, outputs * width);
+    for (let output = 0; output < outputs; output++) {
+      const from = (expert * stored + first + output * every) * width;
+      out.set(data.subarray(from, from + width), output * width);
+    }
+    return { ...this.blocks, shape: [outputs, inputs], data: out } as MatrixTensor;
+  }
+
+  /** From [experts, input, output]. */
   private transposed(expert: number, first: number, every: number): WeightTensor {
     this.stored ??= this.weights.load(this.name, this.shape);
     const { data, dtype } = this.stored;
