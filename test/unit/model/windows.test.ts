@@ -11,6 +11,7 @@ import type { LanguageModel } from '../../../lib/model/types';
 import { ARCHITECTURE_GOLDENS } from '../../support/golden-architectures';
 import { Random } from '../../support/random';
 import { ARCHITECTURE_LOGITS } from '../../tolerances';
+import { errorOf } from '../refusals';
 
 const CHUNK = 256;
 const TOKENS = 750;
@@ -143,4 +144,23 @@ test("a caller's window narrows a layer's own and gives one to the others", () =
     for (const cache of caches) cache.dispose();
   }
   for (const each of [model, narrow, between]) each.dispose();
+});
+
+test.each(['mistral', 'phi3-longrope', 'gemma2'])('positions that the cache counts: %s', (name) => {
+  const model = load(name);
+  const [expected, got] = (['absolute', 'cache'] as const).map((positions) => {
+    const cache = model.createCache({ capacity: TOKENS, positions });
+    const logits = logitsInChunks(model, cache.sequence(), [100]);
+    cache.dispose();
+    return logits;
+  });
+  expect(worst(got, expected)).toBeLessThan(ARCHITECTURE_LOGITS / 20);
+  model.dispose();
+});
+
+test('a model of two RoPEs leaves positions to the text', () => {
+  const model = load('gemma3');
+  const made = () => model.createCache({ capacity: TOKENS, positions: 'cache' });
+  expect(errorOf(made)).toBe('UNSUPPORTED_MODEL positions');
+  model.dispose();
 });

@@ -1,4 +1,5 @@
 /** The mixture of experts against plain float64 loops; a token gets the same bits in any company. */
+import { getBackend } from '../../../lib/backend';
 import { Linear, MoE, RmsNorm, Scratch, type Activation, type MoEParts } from '../../../lib/nn';
 import { linearOracle, rmsNormOracle } from '../../oracle';
 import { expectClose } from '../../support/compare';
@@ -139,6 +140,20 @@ it('gives a token the same bits alone and in any batch, and adds to what is ther
   }
   const onto = apply(moe, x, new Float32Array(x.length).fill(100));
   expect(onto.every((y, i) => Math.abs(y - 100 - together[i]) < 1e-4)).toBe(true);
+});
+
+it('computes each expert once for all tokens of a batch that go to it, and no other', () => {
+  const setup = new Setup(false);
+  const [x, spy] = [setup.numbers(40 * DIM), jest.spyOn(getBackend(), 'fusedLinear')];
+  const callsOf = (rows: number): number => {
+    spy.mockClear();
+    apply(setup.make(), x.slice(0, rows * DIM));
+    return spy.mock.calls.length;
+  };
+  // One of the router, and two of each expert.
+  expect(callsOf(40)).toBe(1 + 2 * EXPERTS);
+  expect(callsOf(1)).toBe(1 + 2 * 3);
+  spy.mockRestore();
 });
 
 it('may add to its own input, with and without a norm', () => {
