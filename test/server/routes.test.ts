@@ -188,6 +188,11 @@ test('text to ids and back', async () => {
   expect((await post(`${url}/tokenize`, bare)).body.tokens).toEqual(tokens.slice(1));
   const ofChat = (await post(`${url}/tokenize`, { messages: MESSAGES })).body;
   expect(ofChat.count).toBeGreaterThan(count);
+  // The template, which has none, decides over BOS; a client may ask for it.
+  const begun = await post(`${url}/tokenize`, { messages: MESSAGES, add_special_tokens: true });
+  expect(begun.body.tokens).toEqual([tokens[0], ...ofChat.tokens]);
+  await chat();
+  expect(engine.requests.at(-1)!.prompt).toEqual(ofChat.tokens);
   const { body } = await post(`${url}/detokenize`, { tokens: tokens.slice(1) });
   expect(body).toEqual({ prompt: 'One day' });
 });

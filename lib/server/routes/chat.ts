@@ -95,7 +95,8 @@ async function chatPrompt(context: ServerContext, messages: MessageBody[]): Prom
   }
   try {
     const text = tokenizer.applyChatTemplate(chatMessages(messages));
-    return await promptIds(context, text, { bos: true, limit: model.contextLength });
+    // The template writes BOS itself where it is wanted.
+    return await promptIds(context, text, { bos: false, limit: model.contextLength });
   } catch (error) {
     throw refusal(error, 1);
   }

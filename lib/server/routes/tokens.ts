@@ -43,7 +43,8 @@ async function tokenize(context: ServerContext, body: TokenizeBody) {
     throw new ApiError(400, message, { param: 'prompt', code: 'missing_required_parameter' });
   }
   const text = body.prompt ?? tokenizer.applyChatTemplate(chatMessages(body.messages!));
-  const bos = body.add_special_tokens ?? true;
+  // A chat template writes BOS itself where it is wanted.
+  const bos = body.add_special_tokens ?? body.messages === undefined;
   const tokens = await promptIds(context, text, { bos, limit: Infinity });
   return { tokens, count: tokens.length, max_model_len: model.contextLength };
 }
