@@ -2,7 +2,7 @@
 """Tiny random checkpoints of every architecture that the runner knows, and what Hugging Face transformers computes of them.
 
     python3 -m venv ~/.cache/gqa-check
-    ~/.cache/gqa-check/bin/pip install torch==2.13.0 transformers safetensors numpy
+    ~/.cache/gqa-check/bin/pip install torch==2.13.0 transformers==5.23.0 accelerate safetensors numpy
     ~/.cache/gqa-check/bin/python scripts/make-golden.py [NAME...]
 
 Writes test/golden/arch/NAME/ (test/golden/README.md describes it). config.json is as model repositories have it,
