@@ -5,7 +5,7 @@
 import type { BackendInfo } from '../backend/contract';
 import type { Precision } from '../core/precision';
 import type { KvCacheSettings } from '../model/cache-settings';
-import type { WeightCacheChoice } from '../model/weight-cache';
+import type { WeightCacheChoice, WeightFacts } from '../model/weight-cache';
 import type { PlainError } from '../model/worker-protocol';
 import type { TokenLogprobs } from './logprobs';
 import type { ResolvedSpeculation } from './speculation-options';
@@ -79,6 +79,7 @@ export type WorkerStats = Omit<EngineStats, 'live'>;
 export interface WorkerFacts {
   backend: BackendInfo;
   bytes: number;
+  weights: WeightFacts;
 }
 
 export type FromWorker =

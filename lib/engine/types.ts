@@ -3,6 +3,7 @@ import type { BackendInfo } from '../backend/contract';
 import type { KvCacheSettings } from '../model/cache-settings';
 import type { Tokenizer } from '../model/tokenizer';
 import type { ModelConfig } from '../model/types';
+import type { WeightFacts } from '../model/weight-cache';
 
 /** Drafts by looking back in the text itself, by a smaller model, or both. */
 export interface SpeculationOptions {
@@ -55,6 +56,8 @@ export interface EngineModel {
   readonly backend: BackendInfo;
   /** Memory of the weights. */
   readonly bytes: number;
+  /** Where they lie, and why. */
+  readonly weights: WeightFacts;
   /** Milliseconds since 1970: when the engine loaded it. */
   readonly createdAt: number;
 }

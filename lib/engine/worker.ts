@@ -103,7 +103,7 @@ function start(setup: EngineSetup): void {
   const { contextLength, maxSequences, budgetTokens, stepTokens, store } = setup;
   const checkpoint = openCheckpoint(setup.path);
   try {
-    const { model } = loadWeights(checkpoint, setup.precision, setup.weightCache);
+    const { model, weights } = loadWeights(checkpoint, setup.precision, setup.weightCache);
     const cache = model.createCache({
       ...setup.cache,
       capacity: contextLength,
@@ -119,7 +119,7 @@ function start(setup: EngineSetup): void {
       tier,
     });
     const loop = new StepLoop(core, tier);
-    const facts = { backend: getBackend().info, bytes: model.bytes };
+    const facts = { backend: getBackend().info, bytes: model.bytes, weights };
     send({ type: 'ready', facts, stats: loop.stats() });
   } finally {
     checkpoint.weights.close();

@@ -52,6 +52,7 @@ export class FakeEngine implements EngineLike {
       contextLength,
       backend: { kind: 'js', isa: 'js', threads: 1 } as EngineModel['backend'],
       bytes: 0,
+      weights: { source: 'packed', path: null, reason: 'a fake has none' },
       createdAt: Date.now(),
     };
   }

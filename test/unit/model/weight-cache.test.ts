@@ -12,6 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { backend, loadModel } from '../../../lib';
+import { Engine } from '../../../lib/engine';
 import { runProgram } from '../../support/child';
 import { Random } from '../../support/random';
 import { writeTinyCheckpoint } from '../../support/tiny-checkpoint';
@@ -171,6 +172,14 @@ withAddon('the weight cache', () => {
         argument: 'options.weightCache',
       });
     }
+  });
+
+  test('an engine maps what a model wrote, and says so', async () => {
+    const { facts } = start();
+    const engine = await Engine.start(checkpoint, { weightCache: cache });
+    const { weights } = engine.model;
+    await engine.dispose();
+    expect(weights).toEqual({ source: 'cache', path: facts.path, reason: 'found in the cache' });
   });
 
   test('the JavaScript backend packs in memory and says so', () => {
