@@ -9,8 +9,11 @@ import type { Tokenizer } from './tokenizer';
 const BROKEN = '\uFFFD';
 /** A character has at most 4 bytes: tokens that make none after this many never will. */
 const MAX_PENDING = 16;
-/** Enough of what stands before for the first new token to be decoded as a continuation. */
-const CONTEXT_TOKENS = 4;
+/**
+ * Enough of what stands before for the first new token to be decoded as a continuation: even where it begins and ends
+ * within characters of single bytes' tokens, a whole one stands between.
+ */
+const CONTEXT_TOKENS = 8;
 
 export class Detokenizer {
   /** The last tokens whose text was given out, then those that wait. */
