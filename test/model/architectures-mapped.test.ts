@@ -1,7 +1,7 @@
 /** Every architecture's goldens, folders and GGUF files, over mapped weights: the bits of packed ones, and nothing packed. */
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { backend } from '../../lib';
 import { getBackend } from '../../lib/backend';
 import { openCheckpoint, type Checkpoint } from '../../lib/model/checkpoint';
@@ -44,22 +44,9 @@ function start(
   }
 }
 
-/** Null for an architecture that is not there. */
-function open(path: string): Checkpoint | null {
-  try {
-    return openCheckpoint(path);
-  } catch (error) {
-    expect(error).toMatchObject({ code: 'UNSUPPORTED_MODEL' });
-    return null;
-  }
-}
-
 withAddon('mapped weights', () => {
-  let seen = 0;
-
-  test.each(PATHS)('%s', (path) => {
-    const checkpoint = open(path);
-    if (checkpoint === null) return;
+  test.each(PATHS.map((path) => relative(goldenFolder, path)))('%s', (name) => {
+    const checkpoint = openCheckpoint(join(goldenFolder, name));
     try {
       const plain = start(checkpoint, false);
       const first = start(checkpoint, cache);
@@ -70,13 +57,8 @@ withAddon('mapped weights', () => {
       expect(second.packed).toBe(0);
       expect(first.logits).toEqual(plain.logits);
       expect(second.logits).toEqual(plain.logits);
-      seen++;
     } finally {
       checkpoint.weights.close();
     }
-  });
-
-  test('most of them are there', () => {
-    expect(seen).toBeGreaterThan(4);
   });
 });
