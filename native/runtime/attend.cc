@@ -39,13 +39,16 @@ void oneTask(void* context, int64_t item) {
   const int64_t run = own % plan.runs, head = own / plan.runs % plan.heads();
   const int64_t tile = plan.tiles - 1 - own / plan.runs / plan.heads();
   const bool keeps = plan.keepsStates();
-  float* scratch = threadScratch(Scratch::task, plan.scratchFloats + (keeps ? 0 : plan.stateFloats()));
+  const int64_t stateFloats = plan.stateFloats() * ((keeps ? 0 : 1) + (plan.folded > 1 ? 1 : 0));
+  float* scratch = threadScratch(Scratch::task, plan.scratchFloats + stateFloats);
   if (scratch == nullptr) {
     job.outOfMemory.store(true, std::memory_order_relaxed);
     return;
   }
-  const RowStates states = keeps ? plan.statesOf(head, tile, run) : plan.statesAt(scratch + plan.scratchFloats);
-  runTask(plan, head, tile, run, states, scratch);
+  const RowStates here = plan.statesAt(scratch + plan.scratchFloats);
+  const RowStates states = keeps ? plan.statesOf(head, tile, run) : here;
+  const RowStates spare = keeps ? here : plan.statesAt(scratch + plan.scratchFloats + plan.stateFloats());
+  runTask(plan, head, tile, run, states, spare, scratch);
   if (!keeps) finishTile(plan, head, tile, states);
 }
 
@@ -113,7 +116,7 @@ Status attendPlans(AttendPlan* plans, const int64_t* order, int64_t* firsts, int
 }
 
 Status attend(const AttendProblem& problem, CancelFlag cancel) {
-  AttendPlan plan = makePlan(problem, 0);
+  AttendPlan plan = makePlan(problem, 0, 1);
   const int64_t order = 0;
   int64_t firsts[4];
   return attendPlans(&plan, &order, firsts, 1, cancel);

@@ -14,6 +14,9 @@ constexpr int64_t kLeastTileRows = 48;
 // Tasks worth having, so that many threads find work; and keys of a run at least, so that merging stays cheap.
 constexpr int64_t kWantedTasks = 32;
 constexpr int64_t kLeastRunKeys = 256;
+// Over a cache runs end at multiples of so many keys, and states of no more floats than this are kept to be merged.
+constexpr int64_t kCacheRunKeys = 256;
+constexpr int64_t kMostStateFloats = int64_t(1) << 23;
 
 struct KeySpan {
   int64_t first, last;
@@ -96,23 +99,57 @@ void cutRows(AttendPlan& plan) {
   const int64_t most = std::clamp(even, kLeastTileRows, kTileRows);
   plan.tiles = (plan.rows + most - 1) / most;
   plan.tileRows = std::min(plan.rows, roundUp((plan.rows + plan.tiles - 1) / std::max<int64_t>(plan.tiles, 1), 24));
-  const int64_t tasks = std::max<int64_t>(heads * plan.tiles, 1);
-  plan.runs = std::clamp<int64_t>(visibleAtMost(plan) / kLeastRunKeys, 1, (kWantedTasks + tasks - 1) / tasks);
 }
 
-// Keys of a task: sinks belong to the first run; the other runs share what the window shows.
+bool cutsAtPositions(const AttendPlan& plan) { return plan.problem.arena.base != nullptr; }
+
+// States of runs are merged in their order, be it by the task that folds them or by whoever merges those of tasks: the
+// same bits.
+void cutKeys(AttendPlan& plan, int64_t plans) {
+  const int64_t tasks = std::max<int64_t>(plan.heads() * plan.tiles, 1), visible = visibleAtMost(plan);
+  plan.folded = 1;
+  if (!cutsAtPositions(plan)) {
+    plan.runs = std::clamp<int64_t>(visible / kLeastRunKeys, 1, (kWantedTasks + tasks - 1) / tasks);
+    return;
+  }
+  const int64_t held = (plan.problem.keyTokens + kCacheRunKeys - 1) / kCacheRunKeys - plan.firstKey / kCacheRunKeys;
+  plan.runs = std::clamp<int64_t>(visible / kCacheRunKeys + 2, 1, std::max<int64_t>(held, 1));
+  if (tasks * plans >= kWantedTasks || tasks * plan.runs * plan.stateFloats() > kMostStateFloats)
+    std::swap(plan.runs, plan.folded);
+}
+
+// Keys of a run: sinks belong to the first; the others share what the window shows.
 KeySpan runKeys(const AttendPlan& plan, RowSpan rows, int64_t run) {
   const AttendProblem& p = plan.problem;
   const KeySpan keys = visibleKeys(p, rows, {plan.firstKey, p.keyTokens});
   if (keys.empty()) return keys;
-  const int64_t shown = std::clamp(rows.low - p.window + 1, keys.first, keys.last) / kMaxBlockTokens * kMaxBlockTokens;
-  const int64_t length = roundUp((keys.last - shown + plan.runs - 1) / plan.runs, kMaxBlockTokens);
+  const bool fixed = cutsAtPositions(plan);
+  const int64_t unit = fixed ? kCacheRunKeys : kMaxBlockTokens;
+  const int64_t shown = std::clamp(rows.low - p.window + 1, keys.first, keys.last) / unit * unit;
+  const int64_t length = fixed ? unit : roundUp((keys.last - shown + plan.runs - 1) / plan.runs, unit);
   return {run == 0 ? keys.first : shown + run * length, std::min(keys.last, shown + (run + 1) * length)};
 }
 
 RowStates rowsFrom(const RowStates& s, int64_t row) {
   return {s.max + row, s.sum + row, s.out + row * s.stride, s.stride,
           s.statistics == nullptr ? nullptr : s.statistics + row};
+}
+
+// A task's rows against a run of keys, segment by segment.
+void attendRun(const AttendPlan& plan, RowSpan positions, KeySpan keys, AttendTask task) {
+  if (keys.empty()) return;
+  if (!isSegmented(plan.problem)) return plan.ops->attend(task);
+  AttendProblem segment;
+  task.problem = &segment;
+  for (int64_t first = keys.first; first < keys.last;) {
+    const int64_t last = segmentAt(plan.problem, first, keys.last, segment);
+    // Tables need hold what rows see only, sinks at one end of a segment, the window at the other.
+    const KeySpan seen = visibleKeys(segment, positions, {first, last});
+    task.firstKey = seen.first;
+    task.lastKey = seen.last;
+    if (!seen.empty()) plan.ops->attend(task);
+    first = last;
+  }
 }
 
 // Rows of a tile may lie in several tiles of the plan they share.
@@ -132,7 +169,7 @@ void mergeShared(const AttendPlan& plan, const SharedStates& shared, int64_t hea
 
 }  // namespace
 
-AttendPlan makePlan(const AttendProblem& problem, int64_t firstKey) {
+AttendPlan makePlan(const AttendProblem& problem, int64_t firstKey, int64_t plans) {
   AttendPlan plan = {};
   plan.ops = opTable();
   plan.problem = problem;
@@ -146,6 +183,7 @@ AttendPlan makePlan(const AttendProblem& problem, int64_t firstKey) {
   plan.finishes = true;
   plan.prefetch = prefetchFor(keyBytes(plan));
   cutRows(plan);
+  cutKeys(plan, plans);
   if (plan.tasks() > 0) plan.scratchFloats = scratchFloats(plan);
   return plan;
 }
@@ -161,26 +199,20 @@ double keyBytes(const AttendPlan& plan) {
   return double(plan.heads()) * double(visibleAtMost(plan)) * double(dims);
 }
 
-void runTask(const AttendPlan& plan, int64_t head, int64_t tile, int64_t run, const RowStates& states, float* scratch) {
+void runTask(const AttendPlan& plan, int64_t head, int64_t tile, int64_t run, const RowStates& states,
+             const RowStates& spare, float* scratch) {
   const AttendProblem& p = plan.problem;
   const RowSpan positions = tilePositions(plan, tile);
-  const KeySpan keys = runKeys(plan, positions, run);
   const int64_t rows = plan.rowsOf(tile);
-  AttendTask task = {&p,        head / p.kvHeads, head % p.kvHeads, tile * plan.tileRows, rows, keys.first,
-                     keys.last, states,           scratch,          plan.prefetch};
-  plan.ops->initStates(states, rows, plan.width);
-  if (keys.empty()) return;
-  if (!isSegmented(p)) return plan.ops->attend(task);
-  AttendProblem segment;
-  task.problem = &segment;
-  for (int64_t first = keys.first; first < keys.last;) {
-    const int64_t last = segmentAt(p, first, keys.last, segment);
-    // Tables need hold what rows see only, sinks at one end of a segment, the window at the other.
-    const KeySpan seen = visibleKeys(segment, positions, {first, last});
-    task.firstKey = seen.first;
-    task.lastKey = seen.last;
-    if (!seen.empty()) plan.ops->attend(task);
-    first = last;
+  for (int64_t i = 0; i < plan.folded; ++i) {
+    const KeySpan keys = runKeys(plan, positions, run + i);
+    if (i > 0 && keys.empty()) return;
+    const RowStates& to = i == 0 ? states : spare;
+    plan.ops->initStates(to, rows, plan.width);
+    attendRun(plan, positions, keys,
+              {&p, head / p.kvHeads, head % p.kvHeads, tile * plan.tileRows, rows, keys.first, keys.last, to, scratch,
+               plan.prefetch});
+    if (i > 0) plan.ops->mergeStates(states, spare, rows, plan.width);
   }
 }
 

@@ -1,5 +1,7 @@
-// One problem of attention cut into tasks: tiles of rows and, where those are few, runs of keys. Every cut depends on
-// the problem's shape alone, so that results have the same bits for any thread count.
+// One problem of attention cut into tasks: tiles of rows and, where those are few, runs of keys. Every cut that has a
+// part in results depends on the problem's shape alone: the same bits for any thread count. Keys of a cache are cut at
+// fixed positions, so that a row's bits do not depend on the rows beside it either: whether a prompt came whole or in
+// chunks, and what else a step has.
 #pragma once
 #include "runtime.h"
 
@@ -20,7 +22,8 @@ struct AttendPlan {
   int64_t firstKey;         // keys before it are not the plan's own
   int64_t rows;             // of one (batch, KV head): queryTokens * group
   int64_t tileRows, tiles;  // rows of a tile, but for the last
-  int64_t runs;             // of keys
+  int64_t runs;             // of keys, a task each
+  int64_t folded;           // runs that a task takes one after the other instead; 1 where runs are tasks
   int64_t width;            // valueDim padded to panels
   int64_t scratchFloats;    // of a task's kernel
   Prefetch prefetch;
@@ -45,13 +48,14 @@ struct AttendPlan {
   }
 };
 
-// A plan that finishes the problem's rows, for its keys from firstKey on.
-AttendPlan makePlan(const AttendProblem& problem, int64_t firstKey);
+// A plan that finishes the problem's rows, for its keys from firstKey on; one of `plans` that share the threads.
+AttendPlan makePlan(const AttendProblem& problem, int64_t firstKey, int64_t plans);
 // Multiply-adds of its tasks, and bytes of keys and values that they read, at most; there is no largest sequence.
 double multiplyAdds(const AttendPlan& plan);
 double keyBytes(const AttendPlan& plan);
-// The states of a tile over a run of keys.
-void runTask(const AttendPlan& plan, int64_t head, int64_t tile, int64_t run, const RowStates& states, float* scratch);
+// The states of a tile over a run of keys, or over all of them; `spare` are states too, where runs are folded.
+void runTask(const AttendPlan& plan, int64_t head, int64_t tile, int64_t run, const RowStates& states,
+             const RowStates& spare, float* scratch);
 // Merges a tile's states, in a fixed order, into those of its first run.
 RowStates mergeTile(const AttendPlan& plan, int64_t head, int64_t tile);
 // Writes a tile's rows.

@@ -145,7 +145,7 @@ void Step::addEntry(int64_t index) {
   const StepEntry& e = step_.entries[index];
   AttendProblem p = problemOf(e);
   if (e.tree != nullptr) plantTree(e, p);
-  memory_.plans[index] = makePlan(p, takesPart(e) ? e.ownKey : 0);
+  memory_.plans[index] = makePlan(p, takesPart(e) ? e.ownKey : 0, plans());
   memory_.last[index] = nullptr;
 }
 
@@ -197,7 +197,7 @@ void Step::addShare(int64_t index) {
   p.window = std::numeric_limits<int64_t>::max();
   if (share.firstKey >= p.sinkTokens) p.sinkQ = nullptr;
   gather(share, p);
-  plan = makePlan(p, share.firstKey);
+  plan = makePlan(p, share.firstKey, plans());
   plan.finishes = false;
 
   int64_t row = 0;
