@@ -118,7 +118,8 @@ function onError(error: unknown, request: FastifyRequest, reply: FastifyReply): 
     return;
   }
   const { status, body, retryAfter } = toApiError(error);
-  if (status >= 500) request.log.error(error, 'request failed');
+  // What is an ApiError from the start was foreseen.
+  if (status >= 500 && !(error instanceof ApiError)) request.log.error(error, 'request failed');
   if (retryAfter !== undefined) reply.header('retry-after', retryAfter);
   if (status === 401) reply.header('www-authenticate', 'Bearer');
   // What is left of the body would be taken for the next request.
@@ -170,8 +171,8 @@ export async function createServer(
   app.setErrorHandler(onError);
   // Schemas of answers are for the document: what is sent is what was meant.
   app.setSerializerCompiler(() => JSON.stringify);
-  addUnknownRoute(app);
   addHooks(app, metrics);
+  addUnknownRoute(app);
   await addOpenApi(app);
   await app.register(async (open) => {
     addHealth(open, context);

@@ -1,5 +1,5 @@
 /** Requests for what is not there: 404, or 405 where another method would be understood. */
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from './errors';
 
 /** Answers what no route does; call it before any route is added. */
@@ -10,15 +10,22 @@ export function addUnknownRoute(app: FastifyInstance): void {
     for (const name of [method].flat()) known.add(name);
     methods.set(url, known);
   });
-  app.setNotFoundHandler((request, reply) => {
+  const refuse = (request: FastifyRequest, reply: FastifyReply): ApiError => {
     const allowed = allowedMethods(methods, request);
     const path = `${request.method} ${request.url.slice(0, 200)}`;
     if (allowed.length === 0) {
-      throw new ApiError(404, `Unknown request URL: ${path}.`, { code: 'unknown_url' });
+      return new ApiError(404, `Unknown request URL: ${path}.`, { code: 'unknown_url' });
     }
     reply.header('allow', allowed.join(', '));
     const message = `Not allowed: ${path}. Use ${allowed.join(' or ')}.`;
-    throw new ApiError(405, message, { code: 'method_not_allowed' });
+    return new ApiError(405, message, { code: 'method_not_allowed' });
+  };
+  // Before the framework looks at a body that nobody wants.
+  app.addHook('onRequest', (request, reply, done) => {
+    done(request.is404 ? refuse(request, reply) : undefined);
+  });
+  app.setNotFoundHandler((request, reply) => {
+    throw refuse(request, reply);
   });
 }
 
