@@ -1,6 +1,6 @@
 /**
- * What an engine gives many clients at once: `npm run bench:serving -- MODEL.gguf`. Checks first that the answers of
- * clients beside each other are those of one alone.
+ * What an engine gives many clients at once: `npm run bench:serving -- MODEL.gguf [exact|fast] [PART…]`. Checks first that
+ * the answers of clients beside each other are those of one alone.
  */
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
@@ -14,7 +14,8 @@ const PROMPT_TOKENS = 32;
 const ANSWER_TOKENS = 64;
 const CLIENTS = [1, 2, 4, 8, 16];
 const PREFIX_TOKENS = 1500;
-const REPEATS = 3;
+const REPEATS = 2;
+const PARTS = ['clients', 'ninth', 'prefix', 'lookup'];
 
 function say(label: string, value: string, bar = ''): void {
   process.stdout.write(`${label.padEnd(52)} ${value.padStart(14)}  ${bar}\n`);
@@ -145,8 +146,10 @@ async function lookup(path: string, options: EngineOptions, plain: Engine): Prom
 }
 
 async function main(): Promise<void> {
-  const [path, kind] = process.argv.slice(2);
-  if (path === undefined) throw new Error('Usage: npm run bench:serving -- MODEL [fast]');
+  const [path, kind, ...wanted] = process.argv.slice(2);
+  const parts = wanted.length === 0 ? PARTS : wanted;
+  if (path === undefined)
+    throw new Error('Usage: npm run bench:serving -- MODEL [exact|fast] [PART…]');
   const options: EngineOptions = { precision: kind === 'fast' ? 'fast' : 'exact' };
   const engine = await Engine.start(path, options);
   const { backend, id } = engine.model;
@@ -156,11 +159,13 @@ async function main(): Promise<void> {
   );
   const prompts = Array.from({ length: 8 }, (_, i) => promptOf(engine.tokenizer, i, PROMPT_TOKENS));
   await checkAnswers(engine, prompts, await serve(engine, prompts, ANSWER_TOKENS));
-  const rates = await throughput(engine);
-  besideLlamaCpp(engine, path, rates.get(8)!);
-  await ninthClient(engine);
-  await sharedPrefix(engine);
-  await lookup(path, options, engine);
+  if (parts.includes('clients')) {
+    const rates = await throughput(engine);
+    besideLlamaCpp(engine, path, rates.get(8)!);
+  }
+  if (parts.includes('ninth')) await ninthClient(engine);
+  if (parts.includes('prefix')) await sharedPrefix(engine);
+  if (parts.includes('lookup')) await lookup(path, options, engine);
   await engine.dispose();
 }
 
