@@ -16,8 +16,10 @@ constexpr int64_t kTaskVectors = kPanelVectors;
 constexpr int64_t kFewTokens = 4 * kTileTokens;
 constexpr int64_t kTaskBytes = 48 << 10;
 constexpr int64_t kMostTasks = 64;
-// The same of several tokens, for each thread, but for tasks of many panels.
-constexpr int64_t kSharedTasks = 6, kMostPanels = 16;
+// Panels in a row are read faster than as many alone, as each fetches the next: so many tasks for each thread will do,
+// but for tasks of many panels.
+constexpr int64_t kSharedTasks = 6;
+constexpr int64_t kMostTaskVectors = 16 * kPanelVectors;
 // Output features are split at multiples of two vectors: a pass over half a panel still reads whole runs of lines.
 constexpr int64_t kSplitVectors = 2;
 constexpr int64_t kInlineMultiplyAdds = 1 << 15;
@@ -52,11 +54,8 @@ void linearTask(void* context, int64_t item) {
 int64_t partTasks(const WeightsView& weights, int64_t tokens) {
   const int64_t vectors = weights.layout().vectors();
   if (tokens > kFewTokens) return tasksOf(vectors, kTaskVectors);
-  // One token runs at the pace of memory by itself; more want panels whose successors they fetch meanwhile.
-  const int64_t panels = tasksOf(vectors, kPanelVectors);
-  const int64_t most =
-      tokens == 1 ? kMostTasks
-                  : std::min(kMostTasks, std::max<int64_t>(kSharedTasks * threadCount(), tasksOf(panels, kMostPanels)));
+  const int64_t wanted = std::max<int64_t>(kSharedTasks * threadCount(), tasksOf(vectors, kMostTaskVectors));
+  const int64_t most = std::min(kMostTasks, wanted);
   return std::min({most, tasksOf(vectors, kSplitVectors), tasksOf(weights.bytes(), kTaskBytes)});
 }
 
