@@ -25,6 +25,8 @@ export type { BlockStore } from './kv-cache/snapshot/store';
 export * from './engine';
 export * from './model';
 export * from './nn';
+export { createServer } from './server';
+export type { GqaServer, ServerOptions } from './server';
 export { plan, PRESETS } from './toolkit/plan';
 export type {
   BuyBack,
