@@ -47,8 +47,8 @@ export class StoreTier implements BlockTier {
   }
 
   stats(): NonNullable<EngineStats['store']> {
-    const { connected, hits, misses, errors } = this.store.stats();
-    return { connected, hits, misses, errors };
+    const { connected, hits, misses, corrupt, dropped, errors } = this.store.stats();
+    return { connected, hits, misses, corrupt, dropped, errors };
   }
 
   /** What can be found of a prompt: its last token is always computed. */

@@ -180,7 +180,15 @@ export interface EngineStats {
     lookupTokens: number;
   };
   speculation: { drafted: number; accepted: number };
-  store: { connected: boolean; hits: number; misses: number; errors: number } | null;
+  /** Blocks of 64 tokens found in the store, not found, refused as damaged or foreign, not written; and lookups that failed. */
+  store: {
+    connected: boolean;
+    hits: number;
+    misses: number;
+    corrupt: number;
+    dropped: number;
+    errors: number;
+  } | null;
 }
 
 /** What a server needs of an engine. */

@@ -107,6 +107,8 @@ export class Metrics {
     );
     counter('gqa_store_hits_total', 'Blocks found in the store', ({ store }) => store?.hits ?? 0);
     counter('gqa_store_misses_total', 'Blocks not found', ({ store }) => store?.misses ?? 0);
+    counter('gqa_store_corrupt_total', 'Blocks refused', ({ store }) => store?.corrupt ?? 0);
+    counter('gqa_store_dropped_total', 'Blocks not written', ({ store }) => store?.dropped ?? 0);
     counter('gqa_store_errors_total', 'Failures of the store', ({ store }) => store?.errors ?? 0);
   }
 }
