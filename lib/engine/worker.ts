@@ -22,6 +22,8 @@ const port = parentPort;
 
 /** Milliseconds between figures while nothing ends. */
 const STATS_EVERY = 50;
+/** And while nothing is computed. */
+const IDLE_STATS_EVERY = 500;
 
 function send(message: FromWorker): void {
   port.postMessage(message);
@@ -38,6 +40,10 @@ class StepLoop {
     private readonly core: EngineCore,
     private readonly tier: StoreTier | null,
   ) {
+    if (tier !== null) {
+      // What is told while nothing is computed: whether the store is there.
+      setInterval(() => this.looping || this.tell(), IDLE_STATS_EVERY).unref();
+    }
     port.on('message', (message: ToWorker) => {
       this.hear(message);
       this.start();
