@@ -50,3 +50,27 @@ test('a store that cannot be reached is no error of a request', async () => {
   expect(engine.stats().store).toMatchObject({ connected: false, hits: 0 });
   await engine.dispose();
 });
+
+withServer('damaged blocks are refused and computed instead', async () => {
+  const server = new RedisServer();
+  await server.start();
+  const client = await server.connect();
+  const keys = (): Promise<string[]> => client.sendCommand<string[]>(['KEYS', 'gqa:*']);
+  const start = async (): Promise<Engine> => {
+    const store = { url: server.url, timeoutMs: 2000 };
+    const engine = await Engine.start(embeddedModel, { store });
+    while (engine.stats().store?.connected !== true) await sleep(5);
+    return engine;
+  };
+  const first = await start();
+  const own = await answer(first);
+  while ((await keys()).length < 3) await sleep(5);
+  for (const key of await keys()) await client.sendCommand(['SETRANGE', key, '5000', 'damage']);
+  const second = await start();
+  const other = await answer(second);
+  expect(other.ids).toEqual(own.ids);
+  expect(other.result.usage.cachedTokens).toBe(0);
+  while (second.stats().store?.corrupt !== 3) await sleep(5);
+  await Promise.all([first.dispose(), second.dispose()]);
+  await server.stop();
+});
