@@ -59,8 +59,7 @@ export class NativeBackend extends NativeTraining implements contract.Backend {
   ) {
     super(addon);
     this.attention = new NativeAttention(addon);
-    // An addon that was built before it had this works otherwise.
-    this.packedFiles = 'mapFile' in addon ? new NativePackedFiles(addon) : null;
+    this.packedFiles = new NativePackedFiles(addon);
   }
 
   get info(): contract.BackendInfo {

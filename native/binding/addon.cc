@@ -42,7 +42,6 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exporter.hot("layerNorm", layerNormCall);
   exporter.hot("rope", ropeCall);
   exporter.hot("activate", activateCall);
-  exporter.hot("swiglu", swigluCall);
   exporter.hot("add", addCall);
   exporter.hot("convert", convertCall);
   exporter.hot("allBelow", allBelowCall);

@@ -133,17 +133,6 @@ napi_value activateCall(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-napi_value swigluCall(napi_env env, napi_callback_info info) {
-  using namespace count_slot;
-  Arguments a(env, info);
-  const int64_t n = a.count(count);
-  const float* gate = a.array<float>(0, a.number(count));
-  const float* up = a.array<float>(1, a.number(count));
-  float* out = a.array<float>(2, a.number(count));
-  if (a.accepted()) activate(ActivationFunction::silu, gate, up, out, n);
-  return nullptr;
-}
-
 napi_value addCall(napi_env env, napi_callback_info info) {
   using namespace count_slot;
   Arguments a(env, info);

@@ -11,7 +11,6 @@ napi_value rmsNormCall(napi_env env, napi_callback_info info);
 napi_value layerNormCall(napi_env env, napi_callback_info info);
 napi_value ropeCall(napi_env env, napi_callback_info info);
 napi_value activateCall(napi_env env, napi_callback_info info);
-napi_value swigluCall(napi_env env, napi_callback_info info);
 napi_value addCall(napi_env env, napi_callback_info info);
 napi_value convertCall(napi_env env, napi_callback_info info);
 napi_value allBelowCall(napi_env env, napi_callback_info info);

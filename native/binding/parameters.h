@@ -4,7 +4,7 @@
 
 namespace gqa {
 
-constexpr int kParameterVersion = 9;
+constexpr int kParameterVersion = 10;
 constexpr int kParameterCount = 40;
 
 namespace result {
