@@ -3,12 +3,12 @@
  * where fits() said so, with nothing changed; and blocks are never more than the budget's.
  */
 import fc from 'fast-check';
-import { GqaError, KvCache, Tensor } from '../../lib';
-import type { KvSequence } from '../../lib';
-import { dataOf, historyOf, seedOf } from '../support/cache-contents';
-import { attended, KINDS } from '../support/caches';
-import { samples } from '../support/samples';
-import { recount } from './judge';
+import { GqaError, KvCache, Tensor } from '../../../lib';
+import type { KvSequence } from '../../../lib';
+import { dataOf, historyOf, seedOf } from '../../support/cache-contents';
+import { attended, KINDS } from '../../support/caches';
+import { samples } from '../../support/samples';
+import { recount } from '../../property/judge';
 
 const { ceil, floor, max, min } = Math;
 
