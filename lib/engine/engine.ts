@@ -2,7 +2,8 @@
 import { basename, extname } from 'node:path';
 import { expectedError, GqaError } from '../core/errors';
 import { openCheckpoint } from '../model/checkpoint';
-import type { Tokenizer } from '../model/tokenizer';
+import type { EncodeOptions, Tokenizer } from '../model/tokenizer';
+import { Encoder } from './encoder';
 import { EngineClient } from './engine-client';
 import { resolveEngineOptions, type ResolvedEngine } from './engine-options';
 import { clock, type WorkerFacts } from './protocol';
@@ -34,6 +35,7 @@ export class Engine implements EngineLike {
     private readonly client: EngineClient,
     facts: WorkerFacts,
     private readonly settings: ResolvedEngine,
+    private readonly encoder: Encoder,
   ) {
     this.model = { ...model, ...facts };
     this.endIds = model.config.eosTokenIds;
@@ -62,7 +64,8 @@ export class Engine implements EngineLike {
       const { client, facts } = await starting;
       const { contextLength, name: id } = settings;
       const model = { id, config, contextLength, createdAt: Date.now() };
-      return new Engine(tokenizer, model, client, facts, settings);
+      const encoder = new Encoder(path, tokenizer);
+      return new Engine(tokenizer, model, client, facts, settings, encoder);
     } finally {
       checkpoint.weights.close();
     }
@@ -89,6 +92,14 @@ export class Engine implements EngineLike {
     return this.begin(checked);
   }
 
+  /**
+   * Token ids of a text, as tokenizer.encode gives them, without holding up the event loop.
+   * @throws GqaError as tokenizer.encode; DISPOSED; INTERNAL where the thread that does it ends
+   */
+  encode(text: string, options?: EncodeOptions): Promise<number[]> {
+    return this.encoder.encode(text, options);
+  }
+
   stats(): EngineStats {
     const { stats, ended } = this.client;
     // The worker hears of requests between steps.
@@ -103,8 +114,8 @@ export class Engine implements EngineLike {
   }
 
   /** Ends what is running (it rejects with DISPOSED), the worker, and frees its memory. Safe to call twice. */
-  dispose(): Promise<void> {
-    return this.client.dispose();
+  async dispose(): Promise<void> {
+    await Promise.all([this.client.dispose(), this.encoder.dispose()]);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -1,7 +1,7 @@
 /** What an engine takes and gives: requests, their answers token by token, figures. */
 import type { BackendInfo } from '../backend/contract';
 import type { KvCacheSettings } from '../model/cache-settings';
-import type { Tokenizer } from '../model/tokenizer';
+import type { EncodeOptions, Tokenizer } from '../model/tokenizer';
 import type { ModelConfig } from '../model/types';
 import type { WeightFacts } from '../model/weight-cache';
 
@@ -196,6 +196,8 @@ export interface EngineLike {
   readonly model: EngineModel;
   /** In the caller's thread. */
   readonly tokenizer: Tokenizer;
+  /** tokenizer.encode without holding up the event loop: long texts go to a thread of their own. */
+  encode(text: string, options?: EncodeOptions): Promise<number[]>;
   /** @throws GqaError QUEUE_FULL, CONTEXT_EXCEEDED, DISPOSED, INVALID_ARGUMENT, OUT_OF_RANGE, NON_FINITE, EMPTY_PROMPT */
   submit(request: EngineRequest): EngineRun;
   stats(): EngineStats;

@@ -1,5 +1,4 @@
 /** Prompts to token ids; those that cannot fit are refused before they cost much. */
-import { setImmediate } from 'node:timers/promises';
 import { wellFormed } from './body';
 import type { ServerContext } from './context';
 import { ApiError, contextExceeded } from './errors';
@@ -28,9 +27,9 @@ async function refuseTooLong(
   let tokens = 0;
   for (let at = 0; at < text.length; at += SLICE) {
     const slice = wellFormed(text.slice(at, at + SLICE));
-    tokens += Math.max(engine.tokenizer.encode(slice, { bos: false }).length - CUT_TOKENS, 0);
+    const ids = await engine.encode(slice, { bos: false });
+    tokens += Math.max(ids.length - CUT_TOKENS, 0);
     if (tokens >= limit) throw contextExceeded(limit, `more than ${tokens}`);
-    await setImmediate();
   }
 }
 
@@ -41,7 +40,7 @@ export async function promptIds(
   { bos, limit }: PromptOptions,
 ): Promise<number[]> {
   await refuseTooLong(context, text, limit);
-  return context.engine.tokenizer.encode(wellFormed(text), { bos });
+  return context.engine.encode(wellFormed(text), { bos });
 }
 
 /** Token ids that a client gives instead of text. @throws ApiError 400 */

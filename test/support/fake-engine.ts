@@ -3,7 +3,7 @@
  * dies, an answer that waits) happens when a test says so.
  */
 import { readFolderTokenizer } from '../../lib/model/tokenizer-folder';
-import { createTokenizer, type Tokenizer } from '../../lib/model/tokenizer';
+import { createTokenizer, type EncodeOptions, type Tokenizer } from '../../lib/model/tokenizer';
 import { GqaError } from '../../lib/core/errors';
 import type {
   EngineLike,
@@ -55,6 +55,10 @@ export class FakeEngine implements EngineLike {
       weights: { source: 'packed', path: null, reason: 'a fake has none' },
       createdAt: Date.now(),
     };
+  }
+
+  encode(text: string, options?: EncodeOptions): Promise<number[]> {
+    return Promise.resolve().then(() => this.tokenizer.encode(text, options));
   }
 
   submit(request: EngineRequest): EngineRun {
